@@ -1,0 +1,173 @@
+"""Datalists: which image belongs to which label, checked before anything is trained or measured."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from monai.data import load_decathlon_datalist, partition_dataset
+
+from bundle.errors import InputError, explain
+
+__all__ = ["check_datalist", "find_images", "load_datalist", "split_datalist"]
+
+SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+
+
+def stem(path: str | Path) -> str:
+    """A file's name without its image suffix, ``.nii.gz`` included."""
+    name = Path(path).name
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
+
+
+def find_images(source: str | Path, outside: str | Path | None = None) -> list[str]:
+    """The images in a folder and its subfolders, sorted; or the one file.
+
+    Args:
+        source: a folder or an image.
+        outside: a folder whose images do not count, because results are written there.
+
+    Raises:
+        InputError: when the source does not exist or holds no image, or two images differ only in their suffix, so
+            that their results would have one name.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{path} does not exist: a folder of T1w images ({', '.join(SUFFIXES)}) is expected.")
+    if path.is_file():
+        return [str(path)]
+    found = [file for file in sorted(path.rglob("*")) if file.name.lower().endswith(SUFFIXES) and file.is_file()]
+    if outside is not None:
+        found = [file for file in found if not file.resolve().is_relative_to(Path(outside).resolve())]
+    if not found:
+        raise InputError(f"{path} holds no image: files ending in {', '.join(SUFFIXES)} are expected.")
+    names = Counter(file.parent / stem(file) for file in found)
+    if doubled := [str(name) for name, count in names.items() if count > 1]:
+        raise InputError(f"{doubled[0]} exists with several suffixes: one image of a name in a folder is expected.")
+    return [str(file) for file in found]
+
+
+def _from_folder(folder: Path) -> list[dict[str, str]]:
+    """Pairs of ``images/`` and ``labels/`` by name; a label may end in _label, _lesion or _mask."""
+    labels: dict[str, str] = {}
+    for file in find_images(folder / "labels"):
+        name = stem(file)
+        for ending in ("_label", "_lesion", "_mask"):
+            name = name.removesuffix(ending)
+        if name in labels:
+            raise InputError(f"{labels[name]} and {file} are both labels of {name}: one label per image is expected.")
+        labels[name] = file
+    images = find_images(folder / "images")
+    names = [stem(file) for file in images]
+    lonely = sorted(set(names) - set(labels)) + sorted(set(labels) - set(names))
+    if lonely:
+        raise InputError(
+            f"{folder} has {len(lonely)} images or labels without a partner of the same name: {', '.join(lonely[:5])}"
+            f"{' ...' if len(lonely) > 5 else ''}."
+        )
+    return [{"image": file, "label": labels[name]} for file, name in zip(images, names, strict=True)]
+
+
+def load_datalist(source: str | Path, key: str = "training", base_dir: str | Path | None = None) -> list[dict]:
+    """A list of ``{"image": file, "label": file}``.
+
+    Args:
+        source: a MONAI (Decathlon) datalist in JSON, or a folder with ``images/`` and ``labels/``.
+        key: section of the JSON datalist; a folder has none.
+        base_dir: what relative paths in the JSON start from; the folder of the JSON if None.
+
+    Raises:
+        InputError: when the source is neither, or the section is missing or empty.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{path} does not exist: a datalist in JSON or a folder with images/ and labels/ is expected.")
+    if path.is_dir():
+        return _from_folder(path)
+    try:
+        sections = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a datalist in JSON: {error}.") from error
+    if not isinstance(sections, dict) or not sections.get(key):
+        present = ", ".join(sections) if isinstance(sections, dict) else "none"
+        raise InputError(f"{path} has no cases under {key!r}; its sections are: {present}.")
+    try:
+        items: list[dict] = load_decathlon_datalist(path, data_list_key=key, base_dir=base_dir or path.parent)
+    except TypeError as error:  # MONAI's, for anything but a list of dictionaries
+        raise InputError(f'{path}: {key!r} must be a list of cases like {{"image": file, "label": file}}.') from error
+    return items
+
+
+def _problems(item: dict, allow_empty_labels: bool) -> str | None:
+    """One sentence on what is wrong with a case, or None."""
+    missing = [str(item[key]) for key in ("image", "label") if not Path(item[key]).exists()]
+    if missing:
+        return f"{' and '.join(missing)} does not exist."
+    file = item["image"]
+    try:
+        image = nib.load(file)
+        file = item["label"]
+        label = nib.load(file)
+        voxels = np.asanyarray(label.dataobj)
+    except Exception as error:  # whatever a damaged file makes a reader raise
+        return explain(file, error)
+    if image.shape[:3] != label.shape[:3]:
+        return f"{item['label']} is {label.shape} and its image {image.shape}: they must have the same shape."
+    if not np.allclose(image.affine, label.affine, atol=1e-2):
+        return f"{item['label']} lies elsewhere than its image: their affines differ."
+    if not allow_empty_labels and not voxels.any():
+        return f"{item['label']} has no lesion voxel: set allow_empty_labels if that is meant."
+    return None
+
+
+def check_datalist(data: Sequence[dict], allow_empty_labels: bool = False) -> list[dict]:
+    """The datalist itself, when every case in it can be used.
+
+    Args:
+        data: items with the files ``image`` and ``label``.
+        allow_empty_labels: accept cases without lesion.
+
+    Raises:
+        InputError: one sentence for every case without image or label, missing or damaged file, duplicated image, label
+            without lesion voxels, and label of another shape or place than its image.
+    """
+    problems = [
+        f"Case {number} has no {key!r}: an image and its label are expected."
+        for number, item in enumerate(data, start=1)
+        for key in ("image", "label")
+        if key not in item
+    ]
+    whole = [item for item in data if "image" in item and "label" in item]
+    counts = Counter(str(Path(item["image"]).resolve()) for item in whole)
+    problems += [f"{image} is listed {count} times: once is expected." for image, count in counts.items() if count > 1]
+    problems += [problem for item in whole if (problem := _problems(item, allow_empty_labels))]
+    if problems:
+        raise InputError("\n".join([f"{len(problems)} problems in the datalist.", *problems]))
+    return list(data)
+
+
+def split_datalist(data: Sequence[dict], val_fraction: float, seed: int = 0) -> tuple[list[dict], list[dict]]:
+    """Training and validation cases, the same for the same seed; at least one of each when a fraction is asked for.
+
+    Args:
+        data: the cases.
+        val_fraction: share of the cases to validate on, 0 (none, as in the thesis) to below 1.
+        seed: of the shuffle.
+
+    Raises:
+        InputError: when the share is out of range, or a single case should be shared.
+    """
+    if not 0 <= val_fraction < 1:
+        raise InputError(f"val_fraction must be 0 to below 1, got {val_fraction}.")
+    if val_fraction == 0:
+        return list(data), []
+    if len(data) < 2:
+        raise InputError(f"A validation share of {val_fraction} needs two cases or more, the datalist has {len(data)}.")
+    count = min(max(round(val_fraction * len(data)), 1), len(data) - 1)
+    shares = [len(data) - count, count]
+    training, validation = partition_dataset(data, ratios=shares, shuffle=True, seed=seed)
+    return training, validation

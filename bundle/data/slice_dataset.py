@@ -1,0 +1,170 @@
+"""Volumes as a dataset of slices."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import Dataset, DistributedSampler
+from tqdm import tqdm
+
+from bundle.errors import InputError, explain
+from bundle.transforms.slices import OFFSETS, StackSlices, pad_slices, stack_padded
+
+__all__ = ["SliceDataset", "SliceSampler"]
+
+
+class SliceDataset(Dataset):
+    """Every axial slice of every volume is a sample: its stack of slices and its label.
+
+    Volumes are preprocessed once and kept as one zero-padded copy, of which the stacks are views.
+
+    Args:
+        data: the cases, ``{"image": file, "label": file}``.
+        transform: deterministic transforms of one case to ``image`` and ``label`` of ``(1, H, W, D)``.
+        augment: random transforms of one sample, ``image`` ``(S, H, W)`` and ``label`` ``(1, H, W)``, or None.
+        offsets: the stack's slices relative to its own.
+        cache_dir: keep the preprocessed volumes there, memory-mapped, instead of in memory.
+        progress: show a bar while the volumes are read.
+
+    Raises:
+        InputError: when there is no case, or a case cannot be read.
+        ValueError: when the offsets do not rise in even steps.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict],
+        transform: Callable[[dict], dict],
+        augment: Callable[[dict], dict] | None = None,
+        offsets: Sequence[int] = OFFSETS,
+        cache_dir: str | Path | None = None,
+        progress: bool = True,
+    ) -> None:
+        if not data:
+            raise InputError("There is no case to train on: the datalist is empty.")
+        self.data = list(data)
+        self.transform = transform
+        self.augment = augment
+        self.offsets = StackSlices(offsets).offsets  # checked
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        bar = tqdm(self.data, desc="reading volumes", disable=not progress)
+        self.volumes = [self._cached(item) for item in bar]
+        self.ends = list(accumulate(len(volume["label"]) for volume in self.volumes))
+        # bool(), because any() of uint8 is uint8, whose ~ is no negation.
+        self.has_lesion = torch.cat([volume["label"].flatten(1).any(dim=1).bool() for volume in self.volumes])
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """``image`` ``(S, H, W)``, float32, and ``label`` ``(1, H, W)``, float32, of slice ``index`` of all slices."""
+        index = range(len(self))[index]  # from the end where negative, an IndexError beyond
+        case = bisect_right(self.ends, index)
+        volume = self.volumes[case]
+        number = index - (self.ends[case - 1] if case else 0)
+        stack = stack_padded(volume["image"], self.offsets)[number]
+        sample = {"image": stack.clone(), "label": volume["label"][number].unsqueeze(0).float()}
+        return sample if self.augment is None else self.augment(sample)
+
+    def _cached(self, item: dict) -> dict[str, torch.Tensor]:
+        if self.cache_dir is None:
+            return self._read(item)
+        try:
+            file = self.cache_dir / f"{self._key(item)}.pt"
+        except OSError as error:
+            raise InputError(explain(item["image"], error)) from error
+        if not file.exists():
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            # Written aside and renamed: a killed run or a second process never leaves or meets half a file.
+            unfinished = file.with_suffix(f".{os.getpid()}")
+            torch.save(self._read(item), unfinished)
+            unfinished.replace(file)
+        volume: dict[str, torch.Tensor] = torch.load(file, mmap=True, weights_only=True)
+        return volume
+
+    def _key(self, item: dict) -> str:
+        """Changes with the files, the transforms and the offsets."""
+        files = [(str(Path(item[key]).resolve()), Path(item[key]).stat().st_mtime_ns) for key in ("image", "label")]
+        return hashlib.sha256(repr((files, self.transform, self.offsets)).encode()).hexdigest()[:24]
+
+    def _read(self, item: dict) -> dict[str, torch.Tensor]:
+        try:
+            loaded = self.transform(dict(item))
+        except Exception as error:  # whatever a damaged file makes a reader raise
+            raise InputError(explain(item["image"], error)) from error
+        image, label = (torch.as_tensor(loaded[key])[0] for key in ("image", "label"))
+        # The plain tensors: MONAI's metadata would be copied with every sample.
+        return {
+            "image": pad_slices(image.float(), self.offsets).as_subclass(torch.Tensor),
+            "label": (label > 0).to(torch.uint8).permute(2, 0, 1).contiguous().as_subclass(torch.Tensor),
+        }
+
+
+class SliceSampler(DistributedSampler):
+    """Slices in random order, the same for the same seed and epoch, shared evenly between the processes.
+
+    Args:
+        dataset: the slices.
+        lesion_fraction: share of slices with lesion; None takes every slice once, as in the thesis. With a share,
+            slices without lesion are drawn anew each epoch, and so are those with lesion when there are too few.
+        samples_per_epoch: samples of all processes in an epoch; None is all slices, or with a share twice the slices
+            with lesion.
+        shuffle: random order.
+        seed: of the order.
+
+    Raises:
+        InputError: when the share is not 0..1, or asks for slices that the data do not hold.
+    """
+
+    def __init__(
+        self,
+        dataset: SliceDataset,
+        lesion_fraction: float | None = None,
+        samples_per_epoch: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        distributed = dist.is_available() and dist.is_initialized()
+        rank, processes = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        super().__init__(dataset, num_replicas=processes, rank=rank, shuffle=shuffle, seed=seed)
+        self.lesion = torch.nonzero(dataset.has_lesion).flatten()
+        self.empty = torch.nonzero(~dataset.has_lesion).flatten()
+        self.lesion_fraction = lesion_fraction
+        if lesion_fraction is not None:
+            if not 0 <= lesion_fraction <= 1:
+                raise InputError(f"lesion_fraction must be 0..1 or null, got {lesion_fraction}.")
+            if (lesion_fraction > 0 and not len(self.lesion)) or (lesion_fraction < 1 and not len(self.empty)):
+                raise InputError(f"lesion_fraction {lesion_fraction} needs slices with and without lesion.")
+        every = len(dataset) if lesion_fraction is None else 2 * len(self.lesion)
+        total = samples_per_epoch or every
+        self.num_samples = -(-total // processes)
+        self.total_size = self.num_samples * processes
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = self._draw(generator)
+        if self.shuffle:
+            order = order[torch.randperm(len(order), generator=generator)]
+        return iter(order[self.rank :: self.num_replicas].tolist())
+
+    def _draw(self, generator: torch.Generator) -> torch.Tensor:
+        """``total_size`` indices: every pool is gone through as a whole before any of it comes again."""
+
+        def take(pool: torch.Tensor, count: int) -> torch.Tensor:
+            times = -(-count // max(len(pool), 1))
+            if not self.shuffle:
+                return pool.repeat(times)[:count]
+            rounds = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(times)]
+            return torch.cat(rounds)[:count] if rounds else pool[:0]
+
+        if self.lesion_fraction is None:
+            return take(torch.arange(len(self.lesion) + len(self.empty)), self.total_size)
+        with_lesion = round(self.total_size * self.lesion_fraction)
+        return torch.cat([take(self.lesion, with_lesion), take(self.empty, self.total_size - with_lesion)])

@@ -1,0 +1,68 @@
+"""Errors that a user causes and can mend, and the one sentence that says so."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["InputError", "explain", "print_input_errors_as_sentences"]
+
+
+class InputError(ValueError):
+    """Bad input. The message names the file, what is wrong with it and what would be right, in one sentence."""
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what caused it, outermost first."""
+    errors: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in errors:
+        errors.append(current)
+        current = current.__cause__ or current.__context__
+    return errors
+
+
+def explain(file: str | Path, error: BaseException) -> str:
+    """One sentence on why a file could not be used, from an error that a reader or a transform raised.
+
+    Args:
+        file: the file at hand.
+        error: what was raised; MONAI wraps the causes, which are looked through.
+    """
+    chain = _chain(error)
+    for cause in chain:
+        if isinstance(cause, InputError):
+            return str(cause)
+    if not Path(file).exists():
+        return f"{file} does not exist."
+    # nibabel and MONAI's readers turn a decompression error into text, so the file itself is asked.
+    if Path(file).suffix == ".gz":
+        try:
+            with gzip.open(file) as stream:
+                while stream.read(1 << 20):
+                    pass
+        except (OSError, EOFError, zlib.error) as damage:
+            return f"{file} is a damaged gzip file ({damage}): copy or export it again."
+    if any("cannot find a suitable reader" in str(cause) for cause in chain):
+        return f"{file} is not an image that can be read: NIfTI (.nii, .nii.gz) or MGH (.mgz) is expected."
+    reason = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
+    return f"{file} could not be processed: {reason}"
+
+
+def print_input_errors_as_sentences() -> None:
+    """From now on an uncaught error that goes back to an :class:`InputError` ends the program with its sentence.
+
+    Programs that run configs call this first; exit code 1 stays. Every other error keeps its traceback.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        for cause in _chain(error):
+            if isinstance(cause, InputError):
+                print(f"Error: {cause}", file=sys.stderr)
+                return
+        sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook

@@ -1,0 +1,64 @@
+"""What a training tells while it runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.engines.utils import IterationEvents
+
+__all__ = ["IterationBar", "LossParts"]
+
+
+class LossParts:
+    """Means of the loss and of each of its parts over an epoch, as metrics of the trainer: ``loss``, ``loss_final``...
+
+    The parts come from the loss function's ``parts(pred, label)``; one without it gives the loss alone.
+    """
+
+    def __init__(self) -> None:
+        self.sums: defaultdict[str, float] = defaultdict(float)
+        self.count = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a ``SupervisedTrainer``, before the handlers that print metrics."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish)
+
+    def start(self, engine: Engine) -> None:
+        """Begins an epoch."""
+        self.sums.clear()
+        self.count = 0
+
+    def add(self, engine: Engine) -> None:
+        """Adds one iteration."""
+        output = engine.state.output
+        self.sums["loss"] += float(output["loss"])
+        self.count += 1
+        parts = getattr(engine.loss_function, "parts", None)
+        if parts is not None:
+            with torch.no_grad():
+                for name, value in parts(output["pred"], output["label"]).items():
+                    self.sums[f"loss_{name}"] += float(value)
+
+    def finish(self, engine: Engine) -> None:
+        """Hands the means to the engine."""
+        engine.state.metrics.update({name: value / self.count for name, value in self.sums.items()})
+
+
+class IterationBar:
+    """A progress bar over the iterations of an epoch, with the loss.
+
+    Args:
+        name: what runs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.bar = ProgressBar(persist=True, desc=name)
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a trainer."""
+        self.bar.attach(engine, output_transform=lambda output: {"loss": float(output["loss"])})

@@ -1,0 +1,39 @@
+"""Supervision of the coarse patch attention (thesis 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+from torch.nn.modules.loss import _Loss
+
+__all__ = ["PatchPriorLoss"]
+
+
+class PatchPriorLoss(_Loss):
+    """Cross entropy of patch scores against the prior map, summed over the encoder levels (eq. 3.15).
+
+    The prior map is 1 where a patch of the ground truth holds any lesion: its max-pool to the scores' grid.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(reduction="mean")
+
+    def forward(self, input: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            input: scores of each level, ``(B, 1, grid, grid)``, 0..1.
+            target: lesion mask of 0 and 1, ``(B, C, H, W)``; a patch counts when any channel holds lesion.
+
+        Returns:
+            a scalar, the sum of the levels' means.
+
+        Raises:
+            ValueError: when there are no scores.
+        """
+        if not input:
+            raise ValueError("There are no patch scores: the network has no patch attention or is not in train().")
+        prior = F.adaptive_max_pool2d(target.float().amax(dim=1, keepdim=True), input[0].shape[-2:])
+        with torch.autocast(prior.device.type, enabled=False):
+            return torch.stack([F.binary_cross_entropy(scores.float(), prior) for scores in input]).sum()

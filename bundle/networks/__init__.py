@@ -1,0 +1,33 @@
+"""Networks: one slice stack U-Net assembled from parts, and its three named settings."""
+
+from bundle.networks.attention import CoarsePatchAttention, PixelAttention
+from bundle.networks.blocks import ConvBlock, MultiScaleConvolution
+from bundle.networks.fusion import (
+    AddFusion,
+    ConcatenateFusion,
+    CrossDimensionFusion,
+    SliceProjection,
+    SqueezeExcitationFusion,
+)
+from bundle.networks.nets import AGMRNet, DUNet, TSRLNet
+from bundle.networks.residual import CoarseResidual, ReverseAttention
+from bundle.networks.slice_stack_unet import NetworkOutput, SliceStackUNet
+
+__all__ = [
+    "AGMRNet",
+    "AddFusion",
+    "CoarsePatchAttention",
+    "CoarseResidual",
+    "ConcatenateFusion",
+    "ConvBlock",
+    "CrossDimensionFusion",
+    "DUNet",
+    "MultiScaleConvolution",
+    "NetworkOutput",
+    "PixelAttention",
+    "ReverseAttention",
+    "SliceProjection",
+    "SliceStackUNet",
+    "SqueezeExcitationFusion",
+    "TSRLNet",
+]

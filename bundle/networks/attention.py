@@ -1,0 +1,63 @@
+"""Spatial attention: each gives a map in 0..1 and puts it on the features as ``map * features + features``."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["CoarsePatchAttention", "PixelAttention"]
+
+
+class CoarsePatchAttention(nn.Module):
+    """Coarse-grained patch attention, CPA (thesis 3.2, eq. 3.1-3.4).
+
+    The channel mean is pooled to a grid of patches, two linear layers relate all patches to each other, and a sigmoid
+    gives one score per patch, which the patch prior supervises. The patches adapt to the size of the input; the grid
+    stays. At sizes that the grid does not divide, neighbouring patches share a row of pixels.
+
+    Args:
+        grid: patches along each side.
+    """
+
+    def __init__(self, grid: int = 6) -> None:
+        super().__init__()
+        self.grid = grid
+        patches = grid * grid
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+        self.relate = nn.Sequential(
+            nn.Linear(patches, patches // 2, bias=False), nn.PReLU(), nn.Linear(patches // 2, patches, bias=False)
+        )
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            x: features ``(B, C, H, W)``.
+
+        Returns:
+            the features under attention ``(B, C, H, W)`` and the patch scores ``(B, 1, grid, grid)``, float32, 0..1.
+        """
+        descriptor = self.pool(x.mean(dim=1, keepdim=True)).flatten(1)
+        # float32 before the sigmoid: in bfloat16 a score would round to exactly 0 or 1 and lose its gradient.
+        scores = torch.sigmoid(self.relate(descriptor).float()).view(-1, 1, self.grid, self.grid)
+        attention = F.interpolate(scores, size=x.shape[-2:], mode="nearest").to(x.dtype)
+        return attention * x + x, scores
+
+
+class PixelAttention(nn.Module):
+    """Fine attention, FA: one score per pixel, not supervised (table 3.4).
+
+    The thesis does not print its layers; a 1x1 convolution and a sigmoid are the usual form (sSE, Roy et al., 2018).
+
+    Args:
+        channels: channels of the input.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(channels, 1, kernel_size=1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(B, C, H, W)`` to the features under attention, of the same shape, and the scores ``(B, 1, H, W)``."""
+        scores = torch.sigmoid(self.score(x))
+        return scores * x + x, scores

@@ -1,0 +1,122 @@
+"""Joins of the 3D branch to the 2D encoder: each takes the two feature maps at one scale and gives the joined map.
+
+Shapes: 3D features ``(B, C, S, H, W)`` with S slices left after pooling, 2D features ``(B, C, H, W)``, joined map
+``(B, out_channels, H, W)``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["AddFusion", "ConcatenateFusion", "CrossDimensionFusion", "SliceProjection", "SqueezeExcitationFusion"]
+
+
+class SliceProjection(nn.Sequential):
+    """3D features to a 2D map: conv 1x1x1 to one channel, slices become channels, conv 3x3 to C (thesis 3.3).
+
+    Args:
+        channels: C of the 3D features ``(B, C, S, H, W)`` and of the result ``(B, C, H, W)``.
+        slices: S, the slices left at this scale.
+        norm: batch norm before the ReLU, as CFF has it and D-UNet does not.
+    """
+
+    def __init__(self, channels: int, slices: int, norm: bool) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv3d(channels, 1, kernel_size=1),
+            nn.Flatten(1, 2),
+            nn.Conv2d(slices, channels, kernel_size=3, padding=1),
+        ]
+        if norm:
+            layers.append(nn.BatchNorm2d(channels))
+        super().__init__(*layers, nn.ReLU())
+
+
+def _channel_weights(in_channels: int, hidden: int, out_channels: int, activation: nn.Module) -> nn.Sequential:
+    """Channel means ``(B, in_channels)`` to channel weights ``(B, out_channels, 1, 1)`` in 0..1; no biases.
+
+    MONAI's ``ChannelSELayer`` has biases, which the thesis's parameter counts exclude.
+    """
+    return nn.Sequential(
+        nn.Linear(in_channels, hidden, bias=False),
+        activation,
+        nn.Linear(hidden, out_channels, bias=False),
+        nn.Sigmoid(),
+        nn.Unflatten(1, (out_channels, 1, 1)),
+    )
+
+
+class AddFusion(nn.Module):
+    """Plain addition (table 3.5)."""
+
+    def __init__(self, channels: int, slices: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+        self.project = SliceProjection(channels, slices, norm=True)
+
+    def forward(self, volume: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
+        """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
+        return self.project(volume) + plane
+
+
+class ConcatenateFusion(nn.Module):
+    """Plain concatenation, twice the channels (table 3.5)."""
+
+    def __init__(self, channels: int, slices: int) -> None:
+        super().__init__()
+        self.out_channels = 2 * channels
+        self.project = SliceProjection(channels, slices, norm=True)
+
+    def forward(self, volume: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
+        """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
+        return torch.cat([self.project(volume), plane], dim=1)
+
+
+class SqueezeExcitationFusion(nn.Module):
+    """D-UNet's join: squeeze-excitation on each of the two maps alone, then addition (Zhou et al., TCBB 2021)."""
+
+    def __init__(self, channels: int, slices: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.out_channels = channels
+        self.project = SliceProjection(channels, slices, norm=False)
+        hidden = max(channels // reduction, 1)
+        self.excite_volume = _channel_weights(channels, hidden, channels, nn.ReLU())
+        self.excite_plane = _channel_weights(channels, hidden, channels, nn.ReLU())
+
+    def forward(self, volume: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
+        """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
+        projected = self.project(volume)
+        excited_volume = projected * self.excite_volume(projected.mean(dim=(2, 3)))
+        return excited_volume + plane * self.excite_plane(plane.mean(dim=(2, 3)))
+
+
+class CrossDimensionFusion(nn.Module):
+    """Cross-dimension feature fusion, CFF (thesis 3.3, eq. 3.5-3.8).
+
+    The global means of both maps together decide a weight for every channel of each.
+
+    Args:
+        channels: C of both inputs.
+        slices: slices of the 3D features.
+        reduction: R of eq. 3.8, the thesis's 8 or 32.
+        concatenate: concatenate the weighted maps instead of adding them (CFF-Concatenate, table 3.5).
+    """
+
+    def __init__(self, channels: int, slices: int, reduction: int = 8, concatenate: bool = False) -> None:
+        super().__init__()
+        self.concatenate = concatenate
+        self.out_channels = 2 * channels if concatenate else channels
+        self.project = SliceProjection(channels, slices, norm=True)
+        hidden = max(channels // reduction, 1)
+        self.weigh_volume = _channel_weights(2 * channels, hidden, channels, nn.PReLU())
+        self.weigh_plane = _channel_weights(2 * channels, hidden, channels, nn.PReLU())
+
+    def forward(self, volume: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
+        """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
+        projected = self.project(volume)
+        descriptor = torch.cat([projected.mean(dim=(2, 3)), plane.mean(dim=(2, 3))], dim=1)
+        weighted_volume = projected * self.weigh_volume(descriptor)
+        weighted_plane = plane * self.weigh_plane(descriptor)
+        if self.concatenate:
+            return torch.cat([weighted_volume, weighted_plane], dim=1)
+        return weighted_volume + weighted_plane

@@ -1,0 +1,56 @@
+"""Results as NIfTI on the grid of their source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.data import NibabelWriter
+
+__all__ = ["SourceGridWriter"]
+
+
+class SourceGridWriter(NibabelWriter):
+    """Writes with the source's own header geometry, bit for bit, whole or not at all.
+
+    MONAI's writer keeps the affine but resets the qform and sform codes, and writes in place.
+    """
+
+    def set_metadata(self, meta_dict: Mapping | None = None, resample: bool = True, **options: Any) -> None:
+        """Remembers the source; nothing is resampled, the array must be on its grid."""
+        self.source_file = str((meta_dict or {})["filename_or_obj"])
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
+        """Writes the array set before.
+
+        Args:
+            filename: a name ending in ``.nii`` or ``.nii.gz``.
+            verbose: not used; the caller logs.
+            kwargs: not used.
+
+        Raises:
+            ValueError: when the array is not on the source's grid.
+        """
+        source = nib.load(self.source_file)
+        data = np.asarray(self.data_obj, dtype=self.output_dtype)
+        if data.shape != source.shape[:3]:
+            raise ValueError(f"The result is {data.shape}, its source {self.source_file} {source.shape[:3]}.")
+        target = Path(filename)
+        unfinished = target.with_name(f".{os.getpid()}.{target.name}")
+        nib.save(_on_grid(data, source), unfinished)
+        unfinished.replace(target)
+
+
+def _on_grid(data: np.ndarray, source: nib.spatialimages.SpatialImage) -> nib.Nifti1Image:
+    if not isinstance(source, nib.Nifti1Image):
+        return nib.Nifti1Image(data, source.affine)
+    header = source.header.copy()
+    header.set_data_dtype(data.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"] = 0, 0  # the source's display window
+    header["intent_code"] = 0
+    return type(source)(data, None, header)

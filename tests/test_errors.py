@@ -1,0 +1,110 @@
+"""Sentences in place of tracebacks for what users can mend."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import InputError, explain
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def raised(*errors: Exception) -> Exception:
+    """The last error, raised from the one before, and so on."""
+    for cause, error in pairwise(errors):
+        error.__cause__ = cause
+    return errors[-1]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "scan.nii"
+    path.touch()
+    return path
+
+
+def test_an_input_error_says_it_itself_even_when_the_file_is_missing() -> None:
+    assert explain("none.nii", InputError("scan.nii is 4D.")) == "scan.nii is 4D."
+
+
+def test_wrapped_causes_are_looked_through(file: Path) -> None:
+    error = raised(InputError("scan.nii is 4D."), RuntimeError("applying transform"), RuntimeError("in a worker"))
+    assert explain(file, error) == "scan.nii is 4D."
+
+
+def test_an_error_raised_while_another_was_handled_is_looked_through(file: Path) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        try:
+            raise InputError("scan.nii is 4D.")
+        except InputError:
+            raise RuntimeError("applying transform")  # noqa: B904  # without "from", as libraries do
+    assert explain(file, caught.value) == "scan.nii is 4D."
+
+
+def test_the_innermost_reason_is_given_in_one_line(file: Path) -> None:
+    error = raised(OSError("the disk\n  is full"), RuntimeError("applying transform"))
+    assert explain(file, error) == f"{file} could not be processed: the disk is full"
+
+
+def test_an_error_without_text_is_named_by_its_kind(file: Path) -> None:
+    assert explain(file, MemoryError()) == f"{file} could not be processed: MemoryError"
+
+
+def test_a_missing_file_is_told_before_what_a_reader_says(tmp_path: Path) -> None:
+    error = RuntimeError("cannot find a suitable reader for file")
+    assert explain(str(tmp_path / "none.nii"), error) == f"{tmp_path / 'none.nii'} does not exist."
+
+
+def test_a_file_that_no_reader_takes_is_told_with_what_is_expected(file: Path) -> None:
+    error = raised(RuntimeError("LoadImage cannot find a suitable reader for file: scan.nii.\n  Please install"))
+    assert explain(file, error) == (
+        f"{file} is not an image that can be read: NIfTI (.nii, .nii.gz) or MGH (.mgz) is expected."
+    )
+
+
+def test_a_damaged_gzip_file_is_told_whatever_was_raised(tmp_path: Path) -> None:
+    file = tmp_path / "scan.nii.gz"
+    whole = gzip.compress(bytes(range(256)) * 100)
+    file.write_bytes(whole)
+    assert explain(file, ValueError("too short")) == f"{file} could not be processed: too short"
+    file.write_bytes(whole[:-20])
+    assert explain(file, ValueError("too short")).startswith(f"{file} is a damaged gzip file (Compressed file ended")
+    file.write_bytes(whole[:-8] + bytes(8))  # the checksum
+    assert explain(file, ValueError("too short")).startswith(f"{file} is a damaged gzip file (CRC check failed")
+    file.write_bytes(whole[:20] + b"\xff" * 20 + whole[40:])
+    assert explain(file, ValueError("too short")).startswith(f"{file} is a damaged gzip file (")
+
+
+def test_errors_that_are_each_other_s_cause_come_to_an_end(file: Path) -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert explain(file, first) == f"{file} could not be processed: second"
+
+
+def program(body: str) -> subprocess.CompletedProcess[str]:
+    """A program that asks for sentences, then does what ``body`` says."""
+    source = f"from bundle.errors import InputError, print_input_errors_as_sentences as ask\nask()\n{body}"
+    return subprocess.run([sys.executable, "-c", source], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_a_program_ends_with_the_sentence_of_a_wrapped_input_error() -> None:
+    ended = program(
+        "try:\n    raise InputError('scan.nii is 4D.')\n"
+        "except InputError as error:\n    raise RuntimeError('workflow') from error"
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == "Error: scan.nii is 4D.\n"
+    assert ended.stdout == ""
+
+
+def test_a_program_keeps_the_traceback_of_any_other_error() -> None:
+    ended = program("raise ValueError('a bug')")
+    assert ended.returncode == 1
+    assert "Traceback (most recent call last)" in ended.stderr
+    assert ended.stderr.endswith("ValueError: a bug\n")

@@ -1,0 +1,123 @@
+"""Random changes of a stack: repeatable, the same for all its slices, and for the label what they are for the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, RandGaussianNoised
+
+from bundle.transforms import SliceAugmentation
+
+SIZE = 96
+SEEDS = range(8)
+
+
+def disc(centre: tuple[int, int], radius: int) -> torch.Tensor:
+    x, y = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2
+
+
+def sample() -> dict[str, torch.Tensor]:
+    """Four equal slices of a head with a bright blob to the right (high x) and front (high y), and its label."""
+    blob = disc((62, 66), 9)
+    head = disc((48, 48), 34).float() + 3 * blob
+    return {"image": head.expand(4, SIZE, SIZE).clone(), "label": blob[None].float()}
+
+
+def augmented(seed: int) -> dict[str, torch.Tensor]:
+    return SliceAugmentation().set_random_state(seed)(sample())
+
+
+def moved(seed: int) -> dict[str, torch.Tensor]:
+    """The spatial part alone, with the draw that the whole has for this seed."""
+    result: dict[str, torch.Tensor] = SliceAugmentation().set_random_state(seed).spatial(sample())
+    return result
+
+
+def test_the_same_seed_gives_the_same_sample() -> None:
+    first, second = augmented(3), augmented(3)
+    assert torch.equal(first["image"], second["image"])
+    assert torch.equal(first["label"], second["label"])
+
+
+@pytest.mark.parametrize("key", ["image", "label"])
+def test_another_seed_gives_another_sample(key: str) -> None:
+    assert not torch.equal(augmented(3)[key], augmented(4)[key])
+
+
+def test_the_next_call_draws_anew() -> None:
+    augmentation = SliceAugmentation().set_random_state(3)
+    assert not torch.equal(augmentation(sample())["image"], augmentation(sample())["image"])
+
+
+def test_shapes_and_types_stay_and_the_input_is_unchanged() -> None:
+    data = sample()
+    result = SliceAugmentation().set_random_state(0)(data)
+    for key in ("image", "label"):
+        assert result[key].shape == data[key].shape
+        assert result[key].dtype == torch.float32
+        assert type(result[key]) is torch.Tensor
+        assert torch.equal(data[key], sample()[key])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_slices_of_a_stack_are_moved_alike(seed: int) -> None:
+    image = moved(seed)["image"]
+    assert torch.equal(image, image[:1].expand_as(image))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_slices_of_a_stack_get_the_same_intensities_but_for_noise(seed: int) -> None:
+    augmentation = SliceAugmentation().set_random_state(seed)
+    without_noise = [t for t in augmentation.intensity.transforms if not isinstance(t, RandGaussianNoised)]
+    assert len(without_noise) == len(augmentation.intensity.transforms) - 1
+    augmentation.intensity = Compose(without_noise)
+    image = augmentation(sample())["image"]
+    torch.testing.assert_close(image, image[:1].expand_as(image))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_label_stays_binary_and_moves_with_the_image(seed: int) -> None:
+    result = moved(seed)
+    label, bright = result["label"][0] > 0, result["image"][2] > 2.5
+    assert set(result["label"].unique().tolist()) == {0, 1}
+    assert 2 * (label & bright).sum() / (label.sum() + bright.sum()) > 0.95
+    assert torch.equal(augmented(seed)["label"], result["label"])
+
+
+def test_the_label_does_move() -> None:
+    before = sample()["label"]
+    assert sum(not torch.equal(moved(seed)["label"], before) for seed in SEEDS) > len(SEEDS) // 2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_outside_the_head_it_stays_0_and_inside_finite(seed: int) -> None:
+    image, head = augmented(seed)["image"], moved(seed)["image"] != 0
+    assert not image[~head].any()
+    assert image[head].isfinite().all()
+    assert image[head].count_nonzero() > 0.99 * head.sum()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_blob_stays_brighter_than_the_rest_of_the_head(seed: int) -> None:
+    result = augmented(seed)
+    image, label, head = result["image"][1], result["label"][0] > 0, moved(seed)["image"][1] != 0
+    assert image[label].mean() > 1.5 * image[head & ~label].mean()
+
+
+def test_left_and_right_are_exchanged_but_never_front_and_back() -> None:
+    """The blob is at high x and y; the affine alone cannot carry it across the middle."""
+    places = np.array([torch.nonzero(moved(seed)["label"][0]).float().mean(dim=0).numpy() for seed in range(30)])
+    flipped = (places[:, 0] < SIZE / 2).mean()
+    assert 0.25 < flipped < 0.75
+    assert (places[:, 1] > SIZE / 2).all()
+
+
+def test_the_head_is_shifted_and_scaled_along_both_axes() -> None:
+    """A disc in the middle keeps its centre and its extents under rotation and reflection."""
+    found = [torch.nonzero(moved(seed)["image"][0]).float() for seed in range(20)]
+    centres = torch.stack([head.mean(dim=0) for head in found])
+    extents = torch.stack([head.amax(dim=0) - head.amin(dim=0) for head in found])
+    assert centres.std(dim=0).min() > 2
+    assert extents.std(dim=0).min() > 2

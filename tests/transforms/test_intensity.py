@@ -1,0 +1,114 @@
+"""Head intensities: what counts as head, and that the median of it becomes 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data.meta_tensor import MetaTensor
+from scipy import ndimage
+
+from bundle.errors import InputError
+from bundle.transforms import NormalizeHeadIntensity, NormalizeHeadIntensityd
+from bundle.transforms.intensity import head_mask
+
+CAVITY = (slice(50, 58), slice(48, 56), slice(58, 66))  # in the white matter of the synthetic head
+
+
+@pytest.fixture
+def noisy(head: np.ndarray) -> np.ndarray:
+    """The head in noisy air, as magnitude images have it."""
+    rng = np.random.default_rng(0)
+    noisy: np.ndarray = np.hypot(head + rng.normal(0, 3, head.shape), rng.normal(0, 3, head.shape)).astype(np.float32)
+    return noisy
+
+
+def normalize(image: np.ndarray) -> np.ndarray:
+    result: np.ndarray = NormalizeHeadIntensity()(torch.from_numpy(image)[None])[0].numpy()
+    return result
+
+
+def test_the_head_is_found_in_noisy_air(head: np.ndarray, noisy: np.ndarray) -> None:
+    found, true = head_mask(noisy), ndimage.binary_fill_holes(head > 0)
+    assert (true & ~found).sum() < 0.01 * true.sum()
+    assert not (found & ~ndimage.binary_dilation(true, iterations=2)).any()
+
+
+def test_the_median_of_the_head_becomes_1(head: np.ndarray, noisy: np.ndarray) -> None:
+    result = normalize(noisy)
+    assert np.median(result[head_mask(noisy)]) == pytest.approx(1, abs=1e-6)
+    assert np.median(result[ndimage.binary_fill_holes(head > 0)]) == pytest.approx(1, abs=0.1)
+
+
+def test_noisy_air_becomes_exactly_0(head: np.ndarray, noisy: np.ndarray) -> None:
+    air = ~ndimage.binary_dilation(head > 0, iterations=2)
+    assert noisy[air].min() > 0
+    assert not normalize(noisy)[air].any()
+
+
+def test_a_dark_cavity_inside_the_head_keeps_its_intensities(noisy: np.ndarray) -> None:
+    noisy[CAVITY] = 0.5  # darker than most of the air
+    assert head_mask(noisy)[CAVITY].all()
+    result = normalize(noisy)[CAVITY]
+    assert 0 < result.min() == result.max() < 0.02
+
+
+@pytest.mark.parametrize("factor", [1 / 1024, 3.0, 4096.0])
+def test_the_scanner_s_scale_does_not_matter(noisy: np.ndarray, factor: float) -> None:
+    np.testing.assert_allclose(normalize(noisy * np.float32(factor)), normalize(noisy), rtol=1e-5)
+
+
+def test_relative_intensities_in_the_head_are_kept(head: np.ndarray) -> None:
+    result = normalize(head)
+    assert result[55, 52, 58] / result[40, 52, 60] == pytest.approx(110 / 20)  # white matter to ventricle
+
+
+def test_a_skull_stripped_brain_is_normalised_to_its_own_median(head: np.ndarray) -> None:
+    brain = ndimage.binary_erosion(ndimage.binary_fill_holes(head == 70), iterations=1)
+    stripped = head * brain
+    result = normalize(stripped)
+    assert result[55, 52, 58] == pytest.approx(1)  # most of it is white matter
+    assert not result[~ndimage.binary_dilation(brain, iterations=2)].any()
+
+
+def test_values_below_zero_become_0(head: np.ndarray) -> None:
+    head[CAVITY] = -50
+    result = normalize(head)
+    assert result.min() == 0
+    assert not result[CAVITY].any()
+
+
+@pytest.mark.parametrize("image", [np.zeros((20, 20, 20)), np.full((20, 20, 20), 7.0), -np.ones((20, 20, 20))])
+def test_an_image_without_head_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"^The image shows no head: nothing is brighter than its background\.$"):
+        NormalizeHeadIntensity()(image[None].astype(np.float32))
+
+
+def test_the_refusal_names_the_file() -> None:
+    image = MetaTensor(torch.zeros(1, 20, 20, 20), meta={"filename_or_obj": "scan.nii.gz"})
+    with pytest.raises(InputError, match=r"^scan\.nii\.gz shows no head"):
+        NormalizeHeadIntensity()(image)
+
+
+def test_type_and_affine_stay_and_the_input_is_unchanged(head: np.ndarray) -> None:
+    affine = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])).double()
+    image = MetaTensor(torch.from_numpy(head.astype(np.int16))[None], affine=affine)
+    before = image.clone()
+    result = NormalizeHeadIntensity()(image)
+    assert isinstance(result, MetaTensor)
+    assert result.dtype == torch.float32
+    assert result.shape == image.shape
+    assert torch.equal(result.affine, affine)
+    assert torch.equal(image, before)
+    array = NormalizeHeadIntensity()(head[None])
+    assert isinstance(array, np.ndarray)
+    assert array.dtype == np.float32
+
+
+def test_the_dictionary_version_changes_its_keys_only(head: np.ndarray) -> None:
+    image = torch.from_numpy(head)[None]
+    data = {"image": image, "label": image > 100}
+    result = NormalizeHeadIntensityd("image")(data)
+    assert torch.equal(result["image"], NormalizeHeadIntensity()(image))
+    assert result["label"] is data["label"]
+    assert data["image"] is image

@@ -1,0 +1,95 @@
+"""Slice stacks: which slices each one holds, and that they are views of one padded copy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bundle.transforms import OFFSETS, StackSlices, StackSlicesd
+
+HEIGHT, WIDTH = 3, 2
+
+
+def numbered_volume(depth: int) -> torch.Tensor:
+    """``(1, H, W, D)`` whose voxels equal their slice's index, counted from 10, so that 0 means padding."""
+    return torch.arange(10, 10 + depth, dtype=torch.float32).expand(1, HEIGHT, WIDTH, depth).contiguous()
+
+
+def slice_numbers(stacks: torch.Tensor) -> list[list[int]]:
+    """The slice index that each slice of ``(D, S, H, W)`` is made of; every pixel of a slice must agree."""
+    assert torch.equal(stacks, stacks[:, :, :1, :1].expand_as(stacks))
+    numbers: list[list[int]] = stacks[:, :, 0, 0].int().tolist()
+    return numbers
+
+
+@pytest.mark.parametrize(
+    ("offsets", "expected"),
+    [
+        (OFFSETS, [[0, 0, 10, 11], [0, 10, 11, 12], [10, 11, 12, 13], [11, 12, 13, 14], [12, 13, 14, 0]]),
+        ((-1, 0, 1), [[0, 10, 11], [10, 11, 12], [11, 12, 13], [12, 13, 14], [13, 14, 0]]),
+        ((0,), [[10], [11], [12], [13], [14]]),
+        ((-4, -2, 0, 2), [[0, 0, 10, 12], [0, 0, 11, 13], [0, 10, 12, 14], [0, 11, 13, 0], [10, 12, 14, 0]]),
+        ((1, 2), [[11, 12], [12, 13], [13, 14], [14, 0], [0, 0]]),
+        ((-3, -2), [[0, 0], [0, 0], [0, 10], [10, 11], [11, 12]]),
+    ],
+)
+def test_each_stack_holds_its_neighbours_and_zeros_beyond_the_ends(
+    offsets: tuple[int, ...], expected: list[list[int]]
+) -> None:
+    assert slice_numbers(StackSlices(offsets)(numbered_volume(5))) == expected
+
+
+def test_the_default_is_two_before_and_one_after() -> None:
+    volume = numbered_volume(4)
+    assert torch.equal(StackSlices()(volume), StackSlices((-2, -1, 0, 1))(volume))
+
+
+def test_a_volume_of_one_slice_is_padded_on_both_sides() -> None:
+    assert slice_numbers(StackSlices()(numbered_volume(1))) == [[0, 0, 10, 0]]
+
+
+def test_rows_and_columns_keep_their_places() -> None:
+    volume = torch.rand(1, 5, 4, 6)
+    stacks = StackSlices()(volume)
+    assert stacks.shape == (6, 4, 5, 4)
+    for row, column, number in ((0, 3, 2), (4, 0, 5)):
+        assert stacks[number, 2, row, column] == volume[0, row, column, number]
+
+
+@pytest.mark.parametrize("offsets", [(0, 1, 3), (-2, 0, 1), (1, 0), (2, 1, 0), (0, 0), ()])
+def test_offsets_that_do_not_rise_evenly_are_refused(offsets: tuple[int, ...]) -> None:
+    message = r"offsets must rise in even steps, like \(-2, -1, 0, 1\), got \("
+    with pytest.raises(ValueError, match=message):
+        StackSlices(offsets)
+    with pytest.raises(ValueError, match=message):
+        StackSlicesd("image", offsets)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4, 4), (4, 4, 4), (1, 1, 4, 4, 4)])
+def test_anything_but_one_volume_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"takes one volume \(1, H, W, D\), got \[" + ", ".join(map(str, shape))):
+        StackSlices()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("offsets", "padding"), [(OFFSETS, 3), ((0,), 0), ((-4, -2, 0, 2), 6), ((1, 2), 2)])
+def test_stacks_are_views_of_one_padded_copy(offsets: tuple[int, ...], padding: int) -> None:
+    volume = numbered_volume(7)
+    stacks = StackSlices(offsets)(volume)
+    float_bytes = 4
+    assert stacks.untyped_storage().nbytes() == (7 + padding) * HEIGHT * WIDTH * float_bytes
+    assert stacks.untyped_storage().data_ptr() != volume.untyped_storage().data_ptr()
+
+
+def test_one_slice_is_the_same_memory_in_all_its_stacks() -> None:
+    stacks = StackSlices()(numbered_volume(7))
+    pointers = {stacks[3 - offset, place].data_ptr() for place, offset in enumerate(OFFSETS)}
+    assert len(pointers) == 1
+
+
+def test_the_dictionary_version_equals_the_array_version_and_leaves_other_keys() -> None:
+    data = {"image": numbered_volume(5), "label": torch.ones(1, 2, 2, 5), "name": "case"}
+    result = StackSlicesd("image", (-1, 0, 1))(data)
+    assert torch.equal(result["image"], StackSlices((-1, 0, 1))(data["image"]))
+    assert result["label"] is data["label"]
+    assert result["name"] == "case"
+    assert data["image"].shape == (1, HEIGHT, WIDTH, 5)
