@@ -4,4 +4,12 @@ from bundle.data.datalists import check_datalist, find_images, load_datalist, sp
 from bundle.data.slice_dataset import SliceDataset, SliceSampler
 from bundle.data.volume_stream import VolumeStream
 
-__all__ = ["SliceDataset", "SliceSampler", "VolumeStream", "check_datalist", "find_images", "load_datalist", "split_datalist"]
+__all__ = [
+    "SliceDataset",
+    "SliceSampler",
+    "VolumeStream",
+    "check_datalist",
+    "find_images",
+    "load_datalist",
+    "split_datalist",
+]

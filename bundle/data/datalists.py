@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,11 @@ def stem(path: str | Path) -> str:
     return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
 
 
+def _is_image(file: Path) -> bool:
+    """Hidden files are none: macOS leaves ``._scan.nii.gz`` beside ``scan.nii.gz``."""
+    return file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".") and file.is_file()
+
+
 def find_images(source: str | Path, outside: str | Path | None = None) -> list[str]:
     """The images in a folder and its subfolders, sorted; or the one file.
 
@@ -40,7 +46,7 @@ def find_images(source: str | Path, outside: str | Path | None = None) -> list[s
         raise InputError(f"{path} does not exist: a folder of T1w images ({', '.join(SUFFIXES)}) is expected.")
     if path.is_file():
         return [str(path)]
-    found = [file for file in sorted(path.rglob("*")) if file.name.lower().endswith(SUFFIXES) and file.is_file()]
+    found = [file for file in sorted(path.rglob("*")) if _is_image(file)]
     if outside is not None:
         found = [file for file in found if not file.resolve().is_relative_to(Path(outside).resolve())]
     if not found:
@@ -150,24 +156,36 @@ def check_datalist(data: Sequence[dict], allow_empty_labels: bool = False) -> li
     return list(data)
 
 
+def _subject(item: dict) -> str:
+    """The person a case is of: its ``subject`` key, the ``sub-<label>`` of a BIDS path, or the image itself."""
+    if "subject" in item:
+        return str(item["subject"])
+    entity = re.search(r"sub-[A-Za-z0-9]+", str(item["image"]))
+    return entity.group() if entity else str(item["image"])
+
+
 def split_datalist(data: Sequence[dict], val_fraction: float, seed: int = 0) -> tuple[list[dict], list[dict]]:
-    """Training and validation cases, the same for the same seed; at least one of each when a fraction is asked for.
+    """Training and validation cases, the same for the same seed; all cases of a subject are on one side.
 
     Args:
-        data: the cases.
-        val_fraction: share of the cases to validate on, 0 (none, as in the thesis) to below 1.
+        data: the cases; a subject is told by the key ``subject`` or the ``sub-<label>`` of a BIDS path.
+        val_fraction: share of the subjects to validate on, 0 (none, as in the thesis) to below 1; at least one
+            subject is on each side when a share is asked for.
         seed: of the shuffle.
 
     Raises:
-        InputError: when the share is out of range, or a single case should be shared.
+        InputError: when the share is out of range, or a single subject should be shared.
     """
     if not 0 <= val_fraction < 1:
         raise InputError(f"val_fraction must be 0 to below 1, got {val_fraction}.")
     if val_fraction == 0:
         return list(data), []
-    if len(data) < 2:
-        raise InputError(f"A validation share of {val_fraction} needs two cases or more, the datalist has {len(data)}.")
-    count = min(max(round(val_fraction * len(data)), 1), len(data) - 1)
-    shares = [len(data) - count, count]
-    training, validation = partition_dataset(data, ratios=shares, shuffle=True, seed=seed)
-    return training, validation
+    subjects = sorted({_subject(item) for item in data})
+    if len(subjects) < 2:
+        raise InputError(
+            f"A validation share of {val_fraction} needs two subjects or more, the datalist has {len(subjects)}."
+        )
+    count = min(max(round(val_fraction * len(subjects)), 1), len(subjects) - 1)
+    chosen = set(partition_dataset(subjects, ratios=[len(subjects) - count, count], shuffle=True, seed=seed)[1])
+    training = [item for item in data if _subject(item) not in chosen]
+    return training, [item for item in data if _subject(item) in chosen]

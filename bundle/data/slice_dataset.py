@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from tqdm import tqdm
 
 from bundle.errors import InputError, explain
+from bundle.files import replacing
 from bundle.transforms.slices import OFFSETS, StackSlices, pad_slices, stack_padded
 
 __all__ = ["SliceDataset", "SliceSampler"]
@@ -81,11 +81,8 @@ class SliceDataset(Dataset):
         except OSError as error:
             raise InputError(explain(item["image"], error)) from error
         if not file.exists():
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-            # Written aside and renamed: a killed run or a second process never leaves or meets half a file.
-            unfinished = file.with_suffix(f".{os.getpid()}")
-            torch.save(self._read(item), unfinished)
-            unfinished.replace(file)
+            with replacing(file) as unfinished:
+                torch.save(self._read(item), unfinished)
         volume: dict[str, torch.Tensor] = torch.load(file, mmap=True, weights_only=True)
         return volume
 

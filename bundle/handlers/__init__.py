@@ -1,7 +1,7 @@
 """Ignite handlers: checkpoints, progress, the table of cases."""
 
 from bundle.handlers.case_table import CaseTable
-from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast
+from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast, read_settings
 from bundle.handlers.progress import IterationBar, LossParts
 
-__all__ = ["CaseTable", "IterationBar", "LoadCheckpoint", "LossParts", "SaveBest", "SaveLast"]
+__all__ = ["CaseTable", "IterationBar", "LoadCheckpoint", "LossParts", "SaveBest", "SaveLast", "read_settings"]

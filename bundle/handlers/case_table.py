@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 
+from bundle.files import write_atomically
 from bundle.metrics import case_metrics, summarize
 
 __all__ = ["CaseTable"]
 
 _log = logging.getLogger(__name__)
-
-
-def _write(path: Path, text: str) -> None:
-    """The file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text)
-    unfinished.replace(path)
 
 
 class CaseTable:
@@ -65,16 +58,16 @@ class CaseTable:
             if dist.get_rank() > 0:
                 return
         rows = sorted(rows, key=lambda row: row["case"])
-        lines = [",".join(rows[0])]
-        lines += [",".join(_cell(value) for value in row.values()) for row in rows]
-        _write(self.output_dir / "cases.csv", "\n".join(lines) + "\n")
+        write_atomically(_csv(rows), self.output_dir / "cases.csv")
         summary = summarize(rows)
-        _write(self.output_dir / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_atomically(json.dumps(summary, indent=1) + "\n", self.output_dir / "summary.json")
         _log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.6g}"
-    text = str(value)
-    return f'"{text}"' if "," in text else text
+def _csv(rows: list[dict[str, Any]]) -> str:
+    """A distance that is not defined is an empty cell."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
+    return table.getvalue()

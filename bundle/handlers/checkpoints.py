@@ -5,7 +5,7 @@ MONAI's ``CheckpointSaver`` writes in place, so a kill while it writes leaves ha
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader
 
 from bundle.errors import InputError
+from bundle.files import replacing, write_atomically
 
-__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "save_atomically"]
+__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "read_settings", "save_atomically"]
 
 
 def save_atomically(content: Any, path: str | Path) -> None:
@@ -27,11 +28,30 @@ def save_atomically(content: Any, path: str | Path) -> None:
         content: what to save.
         path: the file; its folder is made.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    torch.save(content, unfinished)
-    unfinished.replace(target)
+    with replacing(path) as unfinished:
+        torch.save(content, unfinished)
+
+
+def read_settings(weights: str) -> dict[str, Any]:
+    """How the images were prepared that a network was trained on, so that inference prepares its own alike.
+
+    Args:
+        weights: the weights of :class:`SaveBest`; the settings are beside them, ``model.json`` for ``model.pt``.
+
+    Returns:
+        ``spacing_mm``, ``box``, ``slice_size`` and ``offsets``.
+
+    Raises:
+        InputError: when there are none.
+    """
+    file = Path(weights).with_suffix(".json")
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{weights} cannot be used: {file}, which says how its images were prepared, is missing or damaged."
+        ) from error
+    return settings
 
 
 def _is_first_process() -> bool:
@@ -68,11 +88,13 @@ class SaveBest:
     Args:
         path: the weights, a plain state dict.
         network: whose weights.
+        settings: how the images were prepared, written beside the weights for :func:`read_settings`.
     """
 
-    def __init__(self, path: str, network: torch.nn.Module) -> None:
+    def __init__(self, path: str, network: torch.nn.Module, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.network = network
+        self.settings = dict(settings)
         self.best = float("-inf")
 
     def attach(self, engine: Engine) -> None:
@@ -86,6 +108,7 @@ class SaveBest:
         if value > self.best or name is None:
             self.best = self.best if name is None else value
             if _is_first_process():
+                write_atomically(json.dumps(self.settings, indent=4) + "\n", Path(self.path).with_suffix(".json"))
                 save_atomically(self.network.state_dict(), self.path)
 
     def state_dict(self) -> dict[str, float]:

@@ -32,8 +32,9 @@ def case_metrics(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[f
         spacing_mm: voxel size along the three axes.
 
     Returns:
-        ``dsc``, ``recall``, ``precision``, ``jaccard``; ``asd_mm``, the symmetric average surface distance; ``hd95_mm``,
-        the 95th percentile of the Hausdorff distance; ``volume_ml`` and ``true_volume_ml``; ``tp``, ``fp``, ``fn``.
+        ``dsc``, ``recall``, ``precision``, ``jaccard``; ``asd_mm``, the symmetric average surface distance;
+        ``hd95_mm``, the 95th percentile of the Hausdorff distance; ``volume_ml`` and ``true_volume_ml``; ``tp``,
+        ``fp``, ``fn``.
 
     Raises:
         ValueError: when the shapes differ.

@@ -259,7 +259,8 @@ class SliceStackUNet(nn.Module):
             if self.side_outputs:
                 side_logits.append(side)
         logits: torch.Tensor = self.head(x)
-        if torch.jit.is_scripting() or not self.training:
+        # torch does not list is_scripting; behind the ignore TorchScript allows no comment.
+        if torch.jit.is_scripting() or not self.training:  # type: ignore[attr-defined]
             return logits
         return NetworkOutput(logits, side_logits, patch_scores)
 

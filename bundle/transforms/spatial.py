@@ -44,7 +44,7 @@ class BrainBox(CropForeground):
         slices = np.flatnonzero(head.any(axis=(0, 1)))
         top = int(slices[-1]) if len(slices) else head.shape[2] - 1
         upper, lower = (max(top - round(depth / spacing_mm), 0) for depth in (_TOP_MM, _BOTTOM_MM))
-        outline = head[:, :, lower : upper + 1].any(axis=2)
+        outline = np.any(head[:, :, lower : upper + 1], axis=2)
         centre = [
             (line[0] + line[-1] + 1) / 2 if len(line) else extent / 2
             for line, extent in zip(

@@ -10,6 +10,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from monai.data import NibabelWriter
+from nibabel.spatialimages import SpatialImage
+
+from bundle.files import replacing
 
 __all__ = ["SourceGridWriter"]
 
@@ -39,13 +42,11 @@ class SourceGridWriter(NibabelWriter):
         data = np.asarray(self.data_obj, dtype=self.output_dtype)
         if data.shape != source.shape[:3]:
             raise ValueError(f"The result is {data.shape}, its source {self.source_file} {source.shape[:3]}.")
-        target = Path(filename)
-        unfinished = target.with_name(f".{os.getpid()}.{target.name}")
-        nib.save(_on_grid(data, source), unfinished)
-        unfinished.replace(target)
+        with replacing(Path(filename)) as unfinished:
+            nib.save(_on_grid(data, source), unfinished)
 
 
-def _on_grid(data: np.ndarray, source: nib.spatialimages.SpatialImage) -> nib.Nifti1Image:
+def _on_grid(data: np.ndarray, source: SpatialImage) -> nib.Nifti1Image:
     if not isinstance(source, nib.Nifti1Image):
         return nib.Nifti1Image(data, source.affine)
     header = source.header.copy()

@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-distributed lint bench clean
+
+# The environment is made once, and again when a requirement changes.
+$(BIN)/.ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	touch $@
+
+demo: $(BIN)/.ready  ## segment simulated lesions in the MNI head, and show how well
+	$(BIN)/python -m scripts.demo demo
+
+test: $(BIN)/.ready  ## style, types and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not distributed"
+
+test-distributed: $(BIN)/.ready  ## two processes against one
+	$(BIN)/python -m pytest -m distributed
+
+lint: $(BIN)/.ready
+	$(BIN)/ruff check . --fix
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+
+bench: $(BIN)/.ready  ## what the in-plane boxes lose, speed as ratios
+	$(BIN)/python -m benchmarks.boxes
+	$(BIN)/python -m benchmarks.speed
+
+clean:
+	rm -rf $(VENV) demo runs

@@ -1,0 +1,5 @@
+"""What is made of one volume for people to look at."""
+
+from bundle.volumes.picture import Agreement, agreement, save_montage
+
+__all__ = ["Agreement", "agreement", "save_montage"]

@@ -1,0 +1,73 @@
+"""Pictures: a mask against the truth, on the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+__all__ = ["Agreement", "agreement", "save_montage"]
+
+
+class Agreement(IntEnum):
+    """How a voxel's prediction relates to the truth."""
+
+    BACKGROUND = 0
+    HIT = 1
+    MISS = 2
+    FALSE_ALARM = 3
+
+
+# Told apart with any kind of colour vision (Okabe and Ito).
+_COLOURS = {Agreement.HIT: "#009E73", Agreement.MISS: "#E69F00", Agreement.FALSE_ALARM: "#CC79A7"}
+
+
+def agreement(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The :class:`Agreement` of each voxel, uint8, in the masks' shape."""
+    mask, truth = mask > 0, truth > 0
+    return np.select(
+        [mask & truth, truth, mask], [Agreement.HIT, Agreement.MISS, Agreement.FALSE_ALARM], Agreement.BACKGROUND
+    ).astype(np.uint8)
+
+
+def _row(axes: np.ndarray, image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> None:
+    """Image, truth, mask and their agreement in the axial slice with most lesion, true or found."""
+    z = int(((truth > 0) | (mask > 0)).sum(axis=(0, 1)).argmax())
+    grey, white = image[:, :, z], float(np.percentile(image[image > 0], 99.5))
+    overlays = [None, truth[:, :, z] > 0, mask[:, :, z] > 0, agreement(mask, truth)[:, :, z]]
+    one_colour, all_colours = ListedColormap(["#56B4E9"]), ListedColormap(list(_COLOURS.values()))
+    for axis, overlay in zip(axes, overlays, strict=True):
+        axis.imshow(grey.T, cmap="gray", vmin=0, vmax=white, origin="lower")
+        if overlay is not None:
+            shown = np.ma.masked_equal(overlay.T.astype(int), 0)
+            colours, top = (one_colour, 1) if overlay.dtype == bool else (all_colours, 3)
+            axis.imshow(shown, cmap=colours, vmin=1, vmax=top, alpha=0.7, origin="lower", interpolation="nearest")
+        axis.set_xticks([])
+        axis.set_yticks([])
+    axes[0].set_xlabel(f"axial slice {z}", fontsize=8)
+
+
+def save_montage(cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], path: str | Path) -> None:
+    """A PNG with a row per case: image, truth, mask, and hits, misses and false alarms in colours.
+
+    Args:
+        cases: by title, the image, the true mask and the predicted mask, each ``(H, W, D)`` in RAS orientation.
+        path: the file.
+    """
+    figure = Figure(figsize=(10, 2.7 * len(cases) + 0.5), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(cases), 4, squeeze=False)
+    for axis, title in zip(grid[0], ("image", "truth", "mask", "agreement"), strict=True):
+        axis.set_title(title, fontsize=10)
+    for axes, (title, (image, truth, mask)) in zip(grid, cases.items(), strict=True):
+        _row(axes, image, truth, mask)
+        axes[0].set_ylabel(title, fontsize=9)
+    handles = [Patch(color=colour, label=kind.name.lower().replace("_", " ")) for kind, colour in _COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    figure.savefig(path, dpi=110)
