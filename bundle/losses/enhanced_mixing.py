@@ -46,9 +46,10 @@ class EnhancedMixingLoss(_Loss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction=LossReduction(reduction).value)
-        if not 0 <= alpha <= 1 or gamma < 0 or smooth_nr <= 0:
+        if not 0 <= alpha <= 1 or gamma < 0 or min(smooth_nr, smooth_dr) <= 0:
             raise ValueError(
-                f"alpha must be 0..1, gamma 0 or more, smooth_nr above 0; got {alpha}, {gamma}, {smooth_nr}."
+                "alpha must be 0..1, gamma 0 or more, smooth_nr and smooth_dr above 0; "
+                f"got {alpha}, {gamma}, {smooth_nr}, {smooth_dr}."
             )
         self.include_background = include_background
         self.to_onehot_y = to_onehot_y

@@ -74,8 +74,11 @@ class TargetAwareLoss(_Loss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction=LossReduction(reduction).value)
-        if beta < 1 or not 0 <= alpha <= 1 or gamma < 0:
-            raise ValueError(f"beta must be 1 or more, alpha 0..1, gamma 0 or more; got {beta}, {alpha}, {gamma}.")
+        if beta < 1 or not 0 <= alpha <= 1 or gamma < 0 or smooth_dr <= 0:
+            raise ValueError(
+                "beta must be 1 or more, alpha 0..1, gamma 0 or more and smooth_dr above 0; "
+                f"got {beta}, {alpha}, {gamma}, {smooth_dr}."
+            )
         self.include_background = include_background
         self.to_onehot_y = to_onehot_y
         self.sigmoid = sigmoid

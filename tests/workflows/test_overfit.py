@@ -1,0 +1,85 @@
+"""The network can learn four cases by heart, and only with the right stack and the right label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from torch import nn
+
+from bundle.inferers import SliceStackInferer
+from bundle.metrics import case_metrics
+from bundle.transforms import VolumePreprocessing
+from tests.workflows.conftest import CONFIGS
+
+Cases = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Rearranged(nn.Module):
+    """A network that is handed its four slices in another order."""
+
+    def __init__(self, network: nn.Module, order: list[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.order = order
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x[:, self.order])
+
+
+@pytest.fixture(scope="module")
+def learnt(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Cases]:
+    """A network trained with configs/train.json on four cases, and these cases as it sees them."""
+    workflow = ConfigWorkflow(
+        str(CONFIGS / "train.json"),
+        workflow_type="train",
+        dataset_dir=str(cohort),
+        output_dir=str(tmp_path_factory.mktemp("overfit")),
+        epochs=14,
+        lr_decay=0.85,
+        learning_rate=0.004,
+        batch_size=12,
+        val_fraction=0.0,
+        lesion_fraction=0.75,
+        samples_per_epoch=192,
+        spacing_mm=2.0,
+        slice_size=96,
+        **{"network_def::features": [16, 32, 32, 48, 64]},
+    )
+    workflow.initialize()
+    workflow.run()
+    prepare = VolumePreprocessing(spacing_mm=2.0, slice_size=96)
+    cases = [
+        (item["image"], item["label"])
+        for number in range(4)
+        for item in [prepare({key: str(cohort / f"{key}s" / f"case_{number}.nii.gz") for key in ("image", "label")})]
+    ]
+    return workflow.parser.get_parsed_content("network").eval(), cases
+
+
+@torch.no_grad()
+def mean_dsc(network: nn.Module, cases: Cases, label_shift: tuple[int, int, int] = (0, 0, 0)) -> float:
+    """Mean DSC over the cases, of the masks against labels that are rolled by some voxels."""
+    scores = []
+    for image, label in cases:
+        mask = SliceStackInferer()(image[None], network)[0, 0] > 0
+        truth = label[0].roll(label_shift, dims=(0, 1, 2))
+        scores.append(case_metrics(mask.as_tensor(), truth.as_tensor(), (2.0, 2.0, 2.0))["dsc"])
+    return sum(scores) / len(scores)
+
+
+def test_four_cases_are_learnt_by_heart(learnt: tuple[nn.Module, Cases]) -> None:
+    assert mean_dsc(*learnt) > 0.9
+
+
+@pytest.mark.parametrize("order", [[3, 2, 1, 0], [0, 1, 3, 2], [1, 2, 3, 0]])
+def test_a_wrong_stack_order_would_fail(order: list[int], learnt: tuple[nn.Module, Cases]) -> None:
+    network, cases = learnt
+    assert mean_dsc(Rearranged(network, order), cases) < 0.85
+
+
+@pytest.mark.parametrize("shift", [(2, 0, 0), (0, 2, 0), (0, 0, 2)])
+def test_a_shifted_label_would_fail(shift: tuple[int, int, int], learnt: tuple[nn.Module, Cases]) -> None:
+    assert mean_dsc(*learnt, label_shift=shift) < 0.85
