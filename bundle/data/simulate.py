@@ -83,7 +83,7 @@ def paint_lesion(head: np.ndarray, lesion: np.ndarray, mode: float, rng: np.rand
         rng: source of randomness.
 
     Returns:
-        a new image; voxels more than 2 mm from the lesion are unchanged.
+        a new image; voxels more than 2 mm from the lesion along an axis are unchanged.
     """
     depth = ndimage.distance_transform_edt(lesion)
     level = np.interp(depth, _DEPTH_MM, _PROFILE) * rng.uniform(0.8, 1.25)

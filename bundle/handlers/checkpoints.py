@@ -20,6 +20,9 @@ from bundle.files import replacing, write_atomically
 
 __all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "read_settings", "save_atomically"]
 
+_SETTINGS = {"box", "offsets", "slice_size", "spacing_mm"}
+_MISSING = "{} does not exist: weights or a checkpoint of an earlier run are expected."
+
 
 def save_atomically(content: Any, path: str | Path) -> None:
     """``torch.save`` to a file that is whole or not there.
@@ -42,15 +45,18 @@ def read_settings(weights: str) -> dict[str, Any]:
         ``spacing_mm``, ``box``, ``slice_size`` and ``offsets``.
 
     Raises:
-        InputError: when there are none.
+        InputError: when there are none, or some are missing.
     """
     file = Path(weights).with_suffix(".json")
+    unusable = f"{weights} cannot be used: {file}, which says how its images were prepared,"
     try:
-        settings: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{weights} cannot be used: {file}, which says how its images were prepared, is missing or damaged."
-        ) from error
+        settings = json.loads(file.read_text())
+    except (OSError, ValueError) as error:  # neither text nor JSON is a ValueError
+        if not Path(weights).exists():
+            raise InputError(_MISSING.format(weights)) from error
+        raise InputError(f"{unusable} is missing or damaged.") from error
+    if not isinstance(settings, dict) or not settings.keys() >= _SETTINGS:
+        raise InputError(f"{unusable} must hold {', '.join(sorted(_SETTINGS))}.")
     return settings
 
 
@@ -134,7 +140,7 @@ class LoadCheckpoint(CheckpointLoader):
 
     def __init__(self, load_path: str, load_dict: dict, device: str | torch.device = "cpu") -> None:
         if not Path(load_path).is_file():
-            raise InputError(f"{load_path} does not exist: weights or a checkpoint of an earlier run are expected.")
+            raise InputError(_MISSING.format(load_path))
         super().__init__(load_path, load_dict, map_location=device)
 
     def __call__(self, engine: Engine) -> None:
@@ -142,5 +148,5 @@ class LoadCheckpoint(CheckpointLoader):
         try:
             super().__call__(engine)
         except Exception as error:  # torch, pickle and zip errors differ from file to file
-            reason = str(error).strip().splitlines()[0]
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(f"{self.load_path} could not be loaded into this network: {reason}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
@@ -36,7 +37,7 @@ class LossParts:
     def add(self, engine: Engine) -> None:
         """Adds one iteration."""
         output = engine.state.output
-        self.sums["loss"] += float(output["loss"])
+        self.sums["loss"] += output["loss"].item()
         self.count += 1
         parts = getattr(engine.loss_function, "parts", None)
         if parts is not None:
@@ -45,8 +46,10 @@ class LossParts:
                     self.sums[f"loss_{name}"] += float(value)
 
     def finish(self, engine: Engine) -> None:
-        """Hands the means to the engine."""
-        engine.state.metrics.update({name: value / self.count for name, value in self.sums.items()})
+        """Hands the means to the engine, over all processes."""
+        for name in sorted(self.sums):
+            mean = idist.all_reduce(self.sums[name] / self.count) / idist.get_world_size()
+            engine.state.metrics[name] = mean
 
 
 class IterationBar:
@@ -61,4 +64,4 @@ class IterationBar:
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a trainer."""
-        self.bar.attach(engine, output_transform=lambda output: {"loss": float(output["loss"])})
+        self.bar.attach(engine, output_transform=lambda output: {"loss": output["loss"].item()})

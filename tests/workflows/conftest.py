@@ -42,10 +42,11 @@ def command(run_id: str | None, *configs: str, **overrides: object) -> list[str]
 def run(tmp_path: Path) -> Run:
     """Runs a config in a process of its own, from a folder that is not the bundle's unless told."""
 
-    def runner(run_id: str | None, *configs: str, cwd: Path = tmp_path, **overrides: object) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            command(run_id, *configs, **overrides), cwd=cwd, capture_output=True, text=True, timeout=600, check=False
-        )
+    def runner(
+        run_id: str | None, *configs: str, cwd: Path = tmp_path, **overrides: object
+    ) -> subprocess.CompletedProcess:
+        words = command(run_id, *configs, **overrides)
+        return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
     return runner
 
@@ -59,12 +60,12 @@ def mni_head() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory, mni_head: tuple[np.ndarray, np.ndarray]) -> Path:
-    """Four cases of 6 mL of simulated lesion each, as ``images/`` and ``labels/`` and as ``datalist.json``."""
+    """Four cases of 15 mL of simulated lesion each, as ``images/`` and ``labels/`` and as ``datalist.json``."""
     folder = tmp_path_factory.mktemp("cohort")
     head, affine = mni_head
     items = []
     for number in range(4):
-        image, label = simulate_lesions(head, np.random.default_rng(number), volume_ml=6.0)
+        image, label = simulate_lesions(head, np.random.default_rng(number), volume_ml=15.0)
         for name, data in (("images", np.round(image * 1000).astype(np.int16)), ("labels", label)):
             (folder / name).mkdir(exist_ok=True)
             nib.save(nib.Nifti1Image(data, affine), folder / name / f"case_{number}.nii.gz")

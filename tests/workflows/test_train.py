@@ -104,12 +104,10 @@ def test_finetuning_starts_from_the_weights(
     ("overrides", "sentence"),
     [
         ({"resume": True}, r"last\.pt does not exist: weights or a checkpoint of an earlier run are expected"),
-        ({"dataset_dir": "nowhere"}, r"nowhere does not exist: a datalist in JSON or a folder with images/ and labels/"),
+        ({"dataset_dir": "nowhere"}, r"nowhere does not exist: a datalist in JSON or a folder with images/ and"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(
-    overrides: dict, sentence: str, cohort: Path, tmp_path: Path, run: Run
-) -> None:
+def test_bad_input_ends_in_one_sentence(overrides: dict, sentence: str, cohort: Path, tmp_path: Path, run: Run) -> None:
     settings = {"dataset_dir": cohort, "output_dir": tmp_path, "epochs": 1, **OVERRIDES, **overrides}
     done = run("training", "train.json", **settings)
     assert done.returncode == 1

@@ -1,0 +1,78 @@
+"""The means of the loss and its parts over an epoch, with MONAI's trainer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from torch import nn
+
+from bundle.handlers import LossParts
+
+
+class Square(nn.Module):
+    """Mean squared error."""
+
+    def forward(self, pred: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return ((pred - label) ** 2).mean()
+
+
+class SquareAndAbsolute(Square):
+    """Twice the mean squared error and a tenth of the mean absolute one."""
+
+    def parts(self, pred: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"square": 2 * super().forward(pred, label), "absolute": 0.1 * (pred - label).abs().mean()}
+
+    def forward(self, pred: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return sum(self.parts(pred, label).values())
+
+
+def batch(image: float, label: float) -> dict[str, torch.Tensor]:
+    return {"image": torch.full((1, 1), image), "label": torch.full((1, 1), label)}
+
+
+# With a weight of 1 the errors are 1, 2 and 4 in the first three iterations.
+BATCHES = [batch(1.0, 0.0), batch(3.0, 1.0), batch(0.0, 4.0)]
+
+
+def train(loss: nn.Module, batches: list[dict[str, torch.Tensor]], epochs: int = 1, lr: float = 0.0) -> list[dict]:
+    """The metrics after each epoch of a network with one weight, 1."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(network.weight)
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=epochs,
+        train_data_loader=batches,
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=lr),
+        loss_function=loss,
+        train_handlers=[LossParts()],
+        decollate=False,
+    )
+    history: list[dict] = []
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: history.append(dict(engine.state.metrics)))
+    trainer.run()
+    return history
+
+
+def test_the_means_are_those_of_the_iterations() -> None:
+    metrics = train(SquareAndAbsolute(), BATCHES)[0]
+    # Squares 1, 4, 16: mean 7; absolute errors 1, 2, 4: mean 7 / 3.
+    assert metrics == pytest.approx({"loss": 14 + 0.7 / 3, "loss_square": 14, "loss_absolute": 0.7 / 3})
+
+
+def test_a_loss_without_parts_gives_its_mean_alone() -> None:
+    assert train(Square(), BATCHES)[0] == pytest.approx({"loss": 7.0})
+
+
+def test_every_epoch_begins_anew() -> None:
+    """The error is 1, and with a learning rate of a quarter half as large after each step: w - 2 * w / 4."""
+    history = train(Square(), [batch(1.0, 0.0)], epochs=3, lr=0.25)
+    assert [metrics["loss"] for metrics in history] == pytest.approx([1.0, 1 / 4, 1 / 16])
+
+
+def test_the_parts_are_those_of_the_prediction_before_the_step() -> None:
+    metrics = train(SquareAndAbsolute(), [batch(1.0, 0.0)], lr=0.1)[0]
+    assert metrics["loss_square"] == pytest.approx(2.0)
+    assert metrics["loss_square"] + metrics["loss_absolute"] == pytest.approx(metrics["loss"])
