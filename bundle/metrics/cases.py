@@ -53,7 +53,7 @@ def case_metrics(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[f
         hd95 = float(compute_hausdorff_distance(**masks, percentile=95, spacing=spacing))
     return {
         "dsc": _ratio(2 * tp, 2 * tp + fp + fn, both_empty),
-        "recall": _ratio(tp, tp + fp, both_empty),
+        "recall": _ratio(tp, tp + fn, both_empty),
         "precision": _ratio(tp, tp + fp, both_empty),
         "jaccard": _ratio(tp, tp + fp + fn, both_empty),
         "asd_mm": asd,
