@@ -71,11 +71,11 @@ def assert_on_grid(mask: nib.Nifti1Image, source: nib.spatialimages.SpatialImage
 
 @pytest.fixture(scope="module")
 def slab(mni_head: tuple[np.ndarray, np.ndarray]) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
-    """40 mm of the MNI head with 30 mL of simulated lesion, int16 at 1 mm in RAS, and the true mask."""
+    """28 mm of the MNI head with 30 mL of simulated lesion, int16 at 1 mm in RAS, and the true mask."""
     head, affine = mni_head
     image, lesion = simulate_lesions(head, np.random.default_rng(0), volume_ml=30.0)
     middle = round(ndimage.center_of_mass(lesion)[2])
-    part = np.s_[:, :, middle - 20 : middle + 20]
+    part = np.s_[:, :, middle - 14 : middle + 14]
     return (
         nib.Nifti1Image(np.round(image * 1000).astype(np.int16), affine).slicer[part],
         nib.Nifti1Image(lesion, affine).slicer[part],

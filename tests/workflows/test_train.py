@@ -100,6 +100,15 @@ def test_finetuning_starts_from_the_weights(
     assert losses(done.stdout + done.stderr)[1] < 0.9 * losses(log)[1]
 
 
+def test_early_stopping_ends_a_training_that_does_not_improve(cohort: Path, tmp_path: Path, run: Run) -> None:
+    settings = OVERRIDES | {"val_interval": 1, "samples_per_epoch": 16, "learning_rate": 0.0, "early_stopping": 1}
+    # Batch statistics alone still change the network a little: a threshold that nothing reaches keeps the DSC at 0.
+    settings["validate::postprocessing::transforms::1::threshold"] = 1.1
+    done = run("training", "train.json", dataset_dir=cohort, output_dir=tmp_path, epochs=6, **settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list(losses(done.stdout + done.stderr)) == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
