@@ -297,9 +297,41 @@ def test_without_a_share_all_cases_train() -> None:
     assert split_datalist(cases(3), 0) == (cases(3), [])
 
 
-def test_a_single_case_cannot_be_split() -> None:
-    with pytest.raises(InputError, match=r"A validation share of 0\.2 needs two cases or more, the datalist has 1\."):
+def test_a_single_subject_cannot_be_split() -> None:
+    with pytest.raises(
+        InputError, match=r"A validation share of 0\.2 needs two subjects or more, the datalist has 1\."
+    ):
         split_datalist(cases(1), 0.2)
+
+
+@pytest.mark.parametrize("form", ["bids", "key"])
+def test_the_sessions_of_a_subject_stay_together(form: str) -> None:
+    sessions = [(subject, session) for subject in range(5) for session in (1, 2)]
+    data = [
+        {"image": f"sub-{subject:02d}/ses-{session}/anat/sub-{subject:02d}_T1w.nii.gz"}
+        if form == "bids"
+        else {"image": f"{subject}_{session}.nii.gz", "subject": subject}
+        for subject, session in sessions
+    ]
+    training, validation = split_datalist(data, 0.4, seed=1)
+    assert (len(training), len(validation)) == (6, 4)
+    sides = [{data.index(item) // 2 for item in side} for side in (training, validation)]
+    assert not sides[0] & sides[1]
+
+
+def test_hidden_files_and_other_folders_do_not_count(tmp_path: Path) -> None:
+    for name in ("scan.nii.gz", "._scan.nii.gz", "sub/scan.nii.gz", "out/scan_lesion.nii.gz", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_images(tmp_path, outside=tmp_path / "out")
+    assert [Path(file).relative_to(tmp_path).as_posix() for file in found] == ["scan.nii.gz", "sub/scan.nii.gz"]
+
+
+def test_two_images_whose_results_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("scan.nii.gz", "scan.mgz"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"scan exists with several suffixes"):
+        find_images(tmp_path)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5])

@@ -621,18 +621,22 @@ def test_leaving_out_the_only_channel_is_refused(make: Any) -> None:
         make(include_background=False)(*sample(2, 1, 10, 13))
 
 
-@pytest.mark.parametrize("argument", [{"beta": 0}, {"alpha": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}])
+@pytest.mark.parametrize("argument", [{"beta": 0}, {"alpha": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}, {"smooth_dr": 0.0}])
 def test_target_aware_arguments_out_of_range_are_refused(argument: dict[str, float]) -> None:
     with pytest.raises(
-        ValueError, match=r"beta must be 1 or more, alpha 0\.\.1, gamma 0 or more; got \S+, \S+, \S+\.$"
+        ValueError,
+        match=r"beta must be 1 or more, alpha 0\.\.1, gamma 0 or more and smooth_dr above 0; got \S+, \S+, \S+, \S+\.$",
     ):
         TargetAwareLoss(**argument)
 
 
-@pytest.mark.parametrize("argument", [{"alpha": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}, {"smooth_nr": 0.0}])
+@pytest.mark.parametrize(
+    "argument", [{"alpha": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}, {"smooth_nr": 0.0}, {"smooth_dr": 0.0}]
+)
 def test_enhanced_mixing_arguments_out_of_range_are_refused(argument: dict[str, float]) -> None:
     with pytest.raises(
-        ValueError, match=r"alpha must be 0\.\.1, gamma 0 or more, smooth_nr above 0; got \S+, \S+, \S+\.$"
+        ValueError,
+        match=r"alpha must be 0\.\.1, gamma 0 or more, smooth_nr and smooth_dr above 0; got \S+, \S+, \S+, \S+\.$",
     ):
         EnhancedMixingLoss(**argument)
 
