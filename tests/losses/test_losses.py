@@ -621,7 +621,9 @@ def test_leaving_out_the_only_channel_is_refused(make: Any) -> None:
         make(include_background=False)(*sample(2, 1, 10, 13))
 
 
-@pytest.mark.parametrize("argument", [{"beta": 0}, {"alpha": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}, {"smooth_dr": 0.0}])
+@pytest.mark.parametrize(
+    "argument", [{"beta": 0}, {"alpha": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}, {"smooth_dr": 0.0}]
+)
 def test_target_aware_arguments_out_of_range_are_refused(argument: dict[str, float]) -> None:
     with pytest.raises(
         ValueError,
