@@ -27,8 +27,7 @@ lint: $(BIN)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/mypy
 
-bench: $(BIN)/.ready  ## what the in-plane boxes lose, speed as ratios
-	$(BIN)/python -m benchmarks.boxes
+bench: $(BIN)/.ready  ## speed as ratios in one run
 	$(BIN)/python -m benchmarks.speed
 
 clean:

@@ -23,7 +23,7 @@ from bundle.transforms import BrainBox, NormalizeHeadIntensity
 __all__ = ["boxes"]
 
 
-def boxes(masks: str = "../shared/data/lesion_masks/soop", count: int = 200) -> None:
+def boxes(masks: str, count: int = 200) -> None:
     """Prints, for each box, the share of lesion voxels outside it and the share of cases that lose any.
 
     Args:
