@@ -17,8 +17,7 @@ from nibabel.processing import resample_from_to
 from tqdm import tqdm
 
 from bundle.data import find_images
-from bundle.data.brain import TEMPLATE
-from bundle.transforms import BrainBox, NormalizeHeadIntensity
+from bundle.transforms import TEMPLATE, BrainBox, NormalizeHeadIntensity
 
 __all__ = ["boxes"]
 

@@ -9,10 +9,9 @@ from functools import partial
 import fire
 import torch
 
-from bundle.data.brain import TEMPLATE
 from bundle.inferers import SliceStackInferer
 from bundle.networks import AGMRNet, DUNet, TSRLNet
-from bundle.transforms import VolumePreprocessing
+from bundle.transforms import TEMPLATE, VolumePreprocessing
 
 __all__ = ["speed"]
 

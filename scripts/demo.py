@@ -12,11 +12,10 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from bundle import bundle_root
-from bundle.data.brain import TEMPLATE
-from bundle.data.simulate import simulate_lesions
+from bundle.data.simulate import load_head, simulate_case
 from bundle.errors import print_input_errors_as_sentences
 from bundle.metrics import case_metrics
-from bundle.transforms import VolumePreprocessing
+from bundle.transforms import TEMPLATE, atlas_grid
 from bundle.volumes import save_montage
 
 __all__ = ["demo"]
@@ -26,14 +25,14 @@ _VOLUMES_ML = (12.0, 35.0, 90.0)
 
 def _simulate(images: Path, labels: Path) -> None:
     """Places simulated lesions of three sizes in the MNI head."""
-    head = VolumePreprocessing(keys="image")({"image": str(TEMPLATE)})["image"]
+    head, affine = load_head(str(TEMPLATE)), atlas_grid()[0]
     for folder in (images, labels):
         folder.mkdir(parents=True, exist_ok=True)
     for seed, volume_ml in enumerate(_VOLUMES_ML):
-        image, label = simulate_lesions(head[0].numpy(), np.random.default_rng(seed), volume_ml=volume_ml)
+        case = simulate_case(head, np.random.default_rng(seed), volume_ml=volume_ml)
         name = f"simulated_{volume_ml:.0f}_ml.nii.gz"
-        nib.save(nib.Nifti1Image(image, head.affine.numpy()), images / name)
-        nib.save(nib.Nifti1Image(label, head.affine.numpy()), labels / name)
+        nib.save(nib.Nifti1Image(case.image, affine), images / name)
+        nib.save(nib.Nifti1Image(case.label, affine), labels / name)
 
 
 def _segment(images: Path, masks: Path) -> None:

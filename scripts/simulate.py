@@ -1,73 +1,123 @@
-"""Simulated chronic lesions in real heads, as a training folder: ``python -m scripts.simulate HEADS OUTPUT``."""
+"""Simulated chronic strokes in real heads, as a training folder: ``python -m scripts.simulate HEADS OUTPUT``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import fire
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
+import torch
+from monai.utils import ensure_tuple
 from tqdm import tqdm
 
-from bundle.data.brain import brain_mask
 from bundle.data.datalists import find_images
-from bundle.data.simulate import simulate_lesions
+from bundle.data.simulate import ATLAS_QUANTILES_ML, LesionMasks, SimulatedCases, load_heads
+from bundle.data.simulate.parts import Part, heads_of, masks_of
 from bundle.errors import InputError, print_input_errors_as_sentences
-from bundle.transforms import VolumePreprocessing
+from bundle.files import replacing, write_atomically
+from bundle.transforms import atlas_grid
+from bundle.volumes import save_lesion_overview, save_volume_distribution
 
 __all__ = ["simulate"]
 
-# A head's median as an integer, so that images are stored as int16.
+# The white matter mode as an integer, so that images are stored as int16.
 _UNIT = 1000
+_SHOWN = 12
+
+_cases: SimulatedCases
 
 
-def _load(head: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A head at 1 mm, its brain mask and its affine."""
-    image = VolumePreprocessing(keys="image")({"image": head})["image"]
-    volume = image[0].numpy()
-    return volume, brain_mask(volume), image.affine.numpy()
+def _prepare_worker(cases: SimulatedCases) -> None:
+    global _cases
+    _cases = cases
+    torch.set_num_threads(1)
 
 
-def _write_case(number: int, loaded: dict[str, tuple], output: Path, seed: int) -> dict:
-    rng = np.random.default_rng((seed, number))
+def _save(array: np.ndarray, path: Path) -> None:
+    with replacing(path) as unfinished:
+        nib.save(nib.Nifti1Image(array, atlas_grid()[0]), unfinished)
+
+
+def _write_case(number: int, output: Path) -> dict[str, Any]:
     name = f"sim_{number:04d}"
-    head = sorted(loaded)[number % len(loaded)]
-    volume, brain, affine = loaded[head]
-    image, label = simulate_lesions(volume, rng, brain)
-    stripped = bool(rng.random() < 0.5)
-    if stripped:
-        image = image * ndimage.binary_dilation(brain, iterations=int(rng.integers(0, 3)))
-    for folder, data in (("images", np.round(image * _UNIT).astype(np.int16)), ("labels", label)):
-        path = output / folder / f"{name}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(data, affine), path)
-    return {"name": name, "head": Path(head).name, "skull_stripped": stripped, "volume_ml": int(label.sum()) / 1000}
+    case = _cases[number]
+    _save(np.round(case.image * _UNIT).clip(0, 32767).astype(np.int16), output / "images" / f"{name}.nii.gz")
+    _save(case.label, output / "labels" / f"{name}.nii.gz")
+    record = {"name": name, **case.record}
+    write_atomically(json.dumps(record, indent=1) + "\n", output / "records" / f"{name}.json")
+    return record
 
 
-def simulate(heads: str, output: str, cases: int = 100, seed: int = 0, workers: int = 2) -> None:
-    """Writes OUTPUT/images, OUTPUT/labels and OUTPUT/simulation.json; the same seed gives the same cases.
+def _show(records: list[dict[str, Any]], output: Path) -> None:
+    """Twelve cases and the volumes of all."""
+    lesioned = [record for record in records if record["volume_ml"] > 0]
+    if not lesioned:
+        return
+    volumes_ml = [record["volume_ml"] for record in lesioned]
+    save_volume_distribution(volumes_ml, ATLAS_QUANTILES_ML, output / "volumes.png")
+    shown = {}
+    for record in lesioned[:_SHOWN]:
+        image, label = (
+            np.asarray(nib.load(output / folder / f"{record['name']}.nii.gz").dataobj)
+            for folder in ("images", "labels")
+        )
+        shown[f"{record['name']}, {record['volume_ml']:.1f} mL"] = (image, label)
+    save_lesion_overview(shown, output / "montage.png")
 
-    The lesions are simulated: nothing measured on them says anything about patients.
+
+def simulate(
+    heads: str | Sequence[str],
+    output: str,
+    masks: str | Sequence[str] | None = None,
+    cases: int = 100,
+    seed: int = 0,
+    part: Part = "training",
+    test_heads: str | Sequence[str] = (),
+    test_masks: float = 0.2,
+    healthy: float = 0.0,
+    workers: int = 2,
+    heads_cache: str | None = None,
+) -> None:
+    """Writes OUTPUT/images, labels, records (what was done, per case), simulation.json, montage.png and volumes.png.
+
+    The lesions are simulated: nothing measured on them says anything about patients. The same seed, heads and masks
+    give the same files, byte for byte. No head and no mask of the test part is ever in the training part.
 
     Args:
-        heads: a folder of T1w heads, or one head; whole or skull-stripped, in any orientation.
+        heads: folder or file, or several, of T1w heads (any space, whole or skull-stripped) or SynthSeg's label maps.
         output: the folder to write to.
+        masks: folder or file, or several, of lesion masks in MNI space at 1 mm; without them shapes are procedural.
         cases: how many; they take turns with the heads.
         seed: of the randomness.
+        part: "training" or "test": which heads and masks are used.
+        test_heads: shell patterns of file names; these heads are the test's, and so are all files of that person.
+        test_masks: share of the masks that are the test's.
+        healthy: share of the cases that get no lesion.
         workers: processes.
+        heads_cache: where the registered heads are kept; OUTPUT/heads unless given.
     """
-    files = find_images(heads)
     target = Path(output)
-    with ProcessPoolExecutor(workers) as pool:
-        loaded = dict(zip(files, tqdm(pool.map(_load, files), total=len(files), desc="heads"), strict=True))
-        write = partial(_write_case, loaded=loaded, output=target, seed=seed)
-        done = list(tqdm(pool.map(write, range(cases), chunksize=4), total=cases, desc="cases"))
-    (target / "simulation.json").write_text(json.dumps({"seed": seed, "cases": done}, indent=1))
-    print(f"{len(done)} simulated cases are in {target}.")
+    files = heads_of(part, find_images(heads), ensure_tuple(test_heads))
+    loaded = load_heads(files, heads_cache or target / "heads", workers)
+    bank = None
+    if masks is not None:
+        bank = LesionMasks(masks_of(part, find_images(masks), test_masks))
+    simulated = SimulatedCases(loaded, bank, cases, seed, healthy)
+    records = []
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker, (simulated,)) as pool:
+        done = (pool.submit(_write_case, number, target) for number in range(cases))
+        records = [future.result() for future in tqdm(list(done), desc="cases")]
+    write_atomically(
+        json.dumps({"seed": seed, "part": part, "cases": records}, indent=1) + "\n", target / "simulation.json"
+    )
+    _show(records, target)
+    print(f"{len(records)} simulated cases are in {target}; look at montage.png and volumes.png there.")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bundle.data.simulate import Head, load_head
+from bundle.transforms import TEMPLATE
+
 WriteNifti = Callable[..., Path]
 
 
@@ -56,7 +59,21 @@ def write_nifti(tmp_path: Path) -> WriteNifti:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def template_head() -> Head:
+    """The MNI template with its tissues, on the ATLAS grid; it has no skull. Not to be written to."""
+    return load_head(str(TEMPLATE))
+
+
+@pytest.fixture(scope="session")
+def block_head(template_head: Head) -> Head:
+    """A part of it, 90 x 110 x 80 mm with the ventricles in it, in which procedural cases are quick."""
+    part = np.s_[60:150, 70:180, 60:140]
+    assert template_head.image is not None
+    return Head("block.nii.gz", template_head.tissue[part].copy(), image=template_head.image[part].copy())
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real images beside the repository."""
     path = Path(__file__).resolve().parents[2] / "shared" / "data"

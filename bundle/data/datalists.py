@@ -30,17 +30,19 @@ def _is_image(file: Path) -> bool:
     return file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".") and file.is_file()
 
 
-def find_images(source: str | Path, outside: str | Path | None = None) -> list[str]:
+def find_images(source: str | Path | Sequence[str | Path], outside: str | Path | None = None) -> list[str]:
     """The images in a folder and its subfolders, sorted; or the one file.
 
     Args:
-        source: a folder or an image.
+        source: a folder or an image, or several, one after the other.
         outside: a folder whose images do not count, because results are written there.
 
     Raises:
         InputError: when the source does not exist or holds no image, or two images differ only in their suffix, so
             that their results would have one name.
     """
+    if not isinstance(source, str | Path):
+        return [file for one in source for file in find_images(one, outside)]
     path = Path(source)
     if not path.exists():
         raise InputError(f"{path} does not exist: a folder of T1w images ({', '.join(SUFFIXES)}) is expected.")

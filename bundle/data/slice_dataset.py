@@ -55,10 +55,13 @@ class SliceDataset(Dataset):
         self.offsets = StackSlices(offsets).offsets  # checked
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         bar = tqdm(self.data, desc="reading volumes", disable=not progress)
-        self.volumes = [self._cached(item) for item in bar]
-        self.ends = list(accumulate(len(volume["label"]) for volume in self.volumes))
+        self._hold([self._cached(item) for item in bar])
+
+    def _hold(self, volumes: list[dict[str, torch.Tensor]]) -> None:
+        self.volumes = volumes
+        self.ends = list(accumulate(len(volume["label"]) for volume in volumes))
         # bool(), because any() of uint8 is uint8, whose ~ is no negation.
-        self.has_lesion = torch.cat([volume["label"].flatten(1).any(dim=1).bool() for volume in self.volumes])
+        self.has_lesion = torch.cat([volume["label"].flatten(1).any(dim=1).bool() for volume in volumes])
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -96,12 +99,26 @@ class SliceDataset(Dataset):
             loaded = self.transform(dict(item))
         except Exception as error:  # whatever a damaged file makes a reader raise
             raise InputError(explain(item["image"], error)) from error
-        image, label = (torch.as_tensor(loaded[key])[0] for key in ("image", "label"))
-        # The plain tensors: MONAI's metadata would be copied with every sample.
-        return {
-            "image": pad_slices(image.float(), self.offsets).as_subclass(torch.Tensor),
-            "label": (label > 0).to(torch.uint8).permute(2, 0, 1).contiguous().as_subclass(torch.Tensor),
-        }
+        return slices_of(loaded["image"], loaded["label"], self.offsets)
+
+
+def slices_of(image: torch.Tensor, label: torch.Tensor, offsets: Sequence[int]) -> dict[str, torch.Tensor]:
+    """A volume as :class:`SliceDataset` holds it.
+
+    Args:
+        image: ``(1, H, W, D)``.
+        label: ``(1, H, W, D)``, over 0 in the lesion.
+        offsets: the stack's slices relative to its own.
+
+    Returns:
+        ``image``, padded for the stacks, and ``label`` ``(D, H, W)``, uint8.
+    """
+    image, label = (torch.as_tensor(volume)[0] for volume in (image, label))
+    # The plain tensors: MONAI's metadata would be copied with every sample.
+    return {
+        "image": pad_slices(image.float(), offsets).as_subclass(torch.Tensor),
+        "label": (label > 0).to(torch.uint8).permute(2, 0, 1).contiguous().as_subclass(torch.Tensor),
+    }
 
 
 class SliceSampler(DistributedSampler):
@@ -113,6 +130,9 @@ class SliceSampler(DistributedSampler):
             slices without lesion are drawn anew each epoch, and so are those with lesion when there are too few.
         samples_per_epoch: samples of all processes in an epoch; None is all slices, or with a share twice the slices
             with lesion.
+        case_balance: 0 draws all slices with lesion alike, so that a lesion of forty slices is seen ten times as often
+            as one of four; 1 draws all cases alike; in between, a slice's weight is its case's lesion slices to the
+            power of ``-case_balance``. Over 0 slices are drawn with replacement, and a share is needed.
         shuffle: random order.
         seed: of the order.
 
@@ -120,20 +140,24 @@ class SliceSampler(DistributedSampler):
         InputError: when the share is not 0..1, or asks for slices that the data do not hold.
     """
 
+    dataset: SliceDataset
+
     def __init__(
         self,
         dataset: SliceDataset,
         lesion_fraction: float | None = None,
         samples_per_epoch: int | None = None,
+        case_balance: float = 0.0,
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         rank, processes = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         super().__init__(dataset, num_replicas=processes, rank=rank, shuffle=shuffle, seed=seed)
-        self.lesion = torch.nonzero(dataset.has_lesion).flatten()
-        self.empty = torch.nonzero(~dataset.has_lesion).flatten()
         self.lesion_fraction = lesion_fraction
+        self.case_balance = case_balance
+        if not 0 <= case_balance <= 1 or (case_balance and lesion_fraction is None):
+            raise InputError(f"case_balance must be 0..1 and needs a lesion_fraction, got {case_balance}.")
         if lesion_fraction is not None:
             if not 0 <= lesion_fraction <= 1:
                 raise InputError(f"lesion_fraction must be 0..1 or null, got {lesion_fraction}.")
@@ -143,6 +167,16 @@ class SliceSampler(DistributedSampler):
         total = samples_per_epoch or every
         self.num_samples = -(-total // processes)
         self.total_size = self.num_samples * processes
+
+    @property
+    def lesion(self) -> torch.Tensor:
+        """The slices with lesion; a dataset may renew its volumes between epochs."""
+        return torch.nonzero(self.dataset.has_lesion).flatten()
+
+    @property
+    def empty(self) -> torch.Tensor:
+        """The slices without."""
+        return torch.nonzero(~self.dataset.has_lesion).flatten()
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
@@ -162,6 +196,13 @@ class SliceSampler(DistributedSampler):
             return torch.cat(rounds)[:count] if rounds else pool[:0]
 
         if self.lesion_fraction is None:
-            return take(torch.arange(len(self.lesion) + len(self.empty)), self.total_size)
+            return take(torch.arange(len(self.dataset)), self.total_size)
         with_lesion = round(self.total_size * self.lesion_fraction)
-        return torch.cat([take(self.lesion, with_lesion), take(self.empty, self.total_size - with_lesion)])
+        lesion = self._draw_balanced(with_lesion, generator) if self.case_balance else take(self.lesion, with_lesion)
+        return torch.cat([lesion, take(self.empty, self.total_size - with_lesion)])
+
+    def _draw_balanced(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        slices = self.lesion
+        cases = torch.bucketize(slices, torch.tensor(self.dataset.ends), right=True)
+        weights = torch.bincount(cases)[cases].double() ** -self.case_balance
+        return slices[torch.multinomial(weights, count, replacement=True, generator=generator)]

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from bundle.files import write_atomically
-from bundle.metrics import case_metrics, summarize
+from bundle.metrics import Lesion, case_metrics, summarize, true_lesions
 
 __all__ = ["CaseTable"]
 
@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 class CaseTable:
-    """Writes ``cases.csv``, a row per case, and ``summary.json``; prints the summary.
+    """Writes ``cases.csv``, a row per case, ``lesions.csv``, a row per true lesion, and ``summary.json``; prints it.
 
-    The metrics and the empty-mask rule are those of :func:`bundle.metrics.case_metrics`. With several processes the
-    first one writes the cases of all.
+    The metrics and the empty-mask rule are those of :func:`bundle.metrics.case_metrics`, the lesions those of
+    :func:`bundle.metrics.true_lesions`. With several processes the first one writes the cases of all.
 
     Args:
         output_dir: the folder to write to.
@@ -32,42 +32,56 @@ class CaseTable:
 
     def __init__(self, output_dir: str) -> None:
         self.output_dir = Path(output_dir)
-        self.rows: list[dict[str, Any]] = []
+        self.metrics: dict[str, dict[str, float]] = {}
+        self.lesions: dict[str, list[Lesion]] = {}
 
     def attach(self, engine: Engine) -> None:
         """Attaches to an evaluator whose output is decollated: ``pred`` and ``label`` are ``(1, H, W, D)``."""
-        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
         engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self, engine: Engine) -> None:
+        """Begins an evaluation."""
+        self.metrics.clear()
+        self.lesions.clear()
 
     def add(self, engine: Engine) -> None:
         """Adds the cases of one iteration."""
         for item in engine.state.output:
-            pred, label = item["pred"], item["label"]
-            metrics = case_metrics(pred[0].cpu(), label[0].cpu(), label.pixdim.tolist())
-            self.rows.append({"case": str(label.meta["filename_or_obj"]), **metrics})
+            pred, label, spacing_mm = item["pred"][0].cpu(), item["label"][0].cpu(), item["label"].pixdim.tolist()
+            case = str(item["label"].meta["filename_or_obj"])
+            self.metrics[case] = case_metrics(pred, label, spacing_mm)
+            self.lesions[case] = true_lesions(pred, label, spacing_mm)
 
     def finish(self, engine: Engine) -> None:
-        """Writes both files."""
-        rows = self.rows
+        """Writes the three files."""
+        metrics, lesions = self.metrics, self.lesions
         if dist.is_available() and dist.is_initialized():
-            gathered: list[list[dict]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, rows)
-            # The sampler of several processes repeats cases to even them out.
-            rows = list({row["case"]: row for part in gathered for row in part}.values())
+            gathered: list[tuple[dict, dict]] = [({}, {})] * dist.get_world_size()
+            dist.all_gather_object(gathered, (metrics, lesions))
             if dist.get_rank() > 0:
                 return
-        rows = sorted(rows, key=lambda row: row["case"])
-        write_atomically(_csv(rows), self.output_dir / "cases.csv")
-        summary = summarize(rows)
+            # The sampler of several processes repeats cases to even them out; a repeated one has the same key.
+            metrics, lesions = (
+                {k: v for part in parts for k, v in part.items()} for parts in zip(*gathered, strict=True)
+            )
+        cases = sorted(metrics)
+        rows = [{"case": case, **metrics[case]} for case in cases]
+        write_atomically(_csv(rows, list(rows[0])), self.output_dir / "cases.csv")
+        sizes = [
+            {"case": case, **lesion._asdict(), "found": int(lesion.found)} for case in cases for lesion in lesions[case]
+        ]
+        write_atomically(_csv(sizes, ["case", *Lesion._fields]), self.output_dir / "lesions.csv")
+        summary = summarize([metrics[case] for case in cases])
         write_atomically(json.dumps(summary, indent=1) + "\n", self.output_dir / "summary.json")
         _log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:
     """A distance that is not defined is an empty cell."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
+    writer = csv.DictWriter(table, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
     return table.getvalue()

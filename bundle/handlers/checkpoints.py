@@ -20,7 +20,7 @@ from bundle.files import replacing, write_atomically
 
 __all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "read_settings", "save_atomically"]
 
-_SETTINGS = {"box", "offsets", "slice_size", "spacing_mm"}
+_SETTINGS = {"box", "offsets", "slice_size", "space", "spacing_mm"}
 _MISSING = "{} does not exist: weights or a checkpoint of an earlier run are expected."
 
 
@@ -42,7 +42,7 @@ def read_settings(weights: str) -> dict[str, Any]:
         weights: the weights of :class:`SaveBest`; the settings are beside them, ``model.json`` for ``model.pt``.
 
     Returns:
-        ``spacing_mm``, ``box``, ``slice_size`` and ``offsets``.
+        ``space``, ``spacing_mm``, ``box``, ``slice_size`` and ``offsets``.
 
     Raises:
         InputError: when there are none, or some are missing.

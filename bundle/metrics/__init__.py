@@ -1,5 +1,15 @@
 """Metrics per case and over a set of cases."""
 
 from bundle.metrics.cases import CASE_METRICS, case_metrics, summarize
+from bundle.metrics.lesions import SIZE_BINS, Lesion, lesion_f1, recall_by_size, true_lesions
 
-__all__ = ["CASE_METRICS", "case_metrics", "summarize"]
+__all__ = [
+    "CASE_METRICS",
+    "SIZE_BINS",
+    "Lesion",
+    "case_metrics",
+    "lesion_f1",
+    "recall_by_size",
+    "summarize",
+    "true_lesions",
+]

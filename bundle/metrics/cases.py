@@ -8,10 +8,22 @@ import numpy as np
 import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
+from bundle.metrics.lesions import lesion_f1
+
 __all__ = ["CASE_METRICS", "case_metrics", "summarize"]
 
-CASE_METRICS = ("dsc", "recall", "precision", "jaccard", "asd_mm", "hd95_mm")
-"""What is averaged over the cases, besides the volumes."""
+CASE_METRICS = (
+    "dsc",
+    "recall",
+    "precision",
+    "jaccard",
+    "asd_mm",
+    "hd95_mm",
+    "volume_difference_ml",
+    "lesion_f1_overlap",
+    "lesion_f1_iou25",
+)
+"""What is averaged over the cases."""
 
 
 def _ratio(part: float, whole: float, both_empty: bool) -> float:
@@ -21,10 +33,11 @@ def _ratio(part: float, whole: float, both_empty: bool) -> float:
 
 
 def case_metrics(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[float]) -> dict[str, float]:
-    """Overlap, surface distances and volumes of one case.
+    """Overlap, surface distances, volumes and lesion-wise F1 of one case.
 
-    The empty-mask rule, the same in every table: when prediction and truth are both empty, DSC, recall, precision and
-    Jaccard are 1 and the distances 0; when one of them is, the four are 0 and the distances are not defined (NaN).
+    The empty-mask rule, the same in every table: when prediction and truth are both empty, DSC, recall, precision,
+    Jaccard and lesion F1 are 1 and the distances 0; when one of them is, all of the former are 0 and the distances are
+    not defined (NaN).
 
     Args:
         pred: predicted mask ``(H, W, D)``, not 0 is lesion.
@@ -33,8 +46,9 @@ def case_metrics(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[f
 
     Returns:
         ``dsc``, ``recall``, ``precision``, ``jaccard``; ``asd_mm``, the symmetric average surface distance;
-        ``hd95_mm``, the 95th percentile of the Hausdorff distance; ``volume_ml`` and ``true_volume_ml``; ``tp``,
-        ``fp``, ``fn``.
+        ``hd95_mm``, the 95th percentile of the Hausdorff distance; ``volume_ml``, ``true_volume_ml`` and
+        ``volume_difference_ml``, which is never negative; ``lesion_f1_overlap`` and ``lesion_f1_iou25`` of
+        :func:`bundle.metrics.lesion_f1`; ``tp``, ``fp``, ``fn``.
 
     Raises:
         ValueError: when the shapes differ.
@@ -60,6 +74,8 @@ def case_metrics(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[f
         "hd95_mm": hd95,
         "volume_ml": (tp + fp) * voxel_ml,
         "true_volume_ml": (tp + fn) * voxel_ml,
+        "volume_difference_ml": abs(fp - fn) * voxel_ml,
+        **lesion_f1(p, g),
         "tp": tp,
         "fp": fp,
         "fn": fn,

@@ -4,20 +4,34 @@ from bundle.transforms.augmentation import SliceAugmentation
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
 from bundle.transforms.preprocessing import VolumePreprocessing
+from bundle.transforms.registration import (
+    TEMPLATE,
+    AffineToMNI,
+    AffineToMNId,
+    ResampleToAtlasd,
+    atlas_brain,
+    atlas_grid,
+)
 from bundle.transforms.slices import OFFSETS, StackSlices, StackSlicesd
 from bundle.transforms.spatial import BrainBox, BrainBoxd
 from bundle.transforms.writers import SourceGridWriter
 
 __all__ = [
     "OFFSETS",
+    "TEMPLATE",
+    "AffineToMNI",
+    "AffineToMNId",
     "BrainBox",
     "BrainBoxd",
     "CheckVolumed",
     "NormalizeHeadIntensity",
     "NormalizeHeadIntensityd",
+    "ResampleToAtlasd",
     "SliceAugmentation",
     "SourceGridWriter",
     "StackSlices",
     "StackSlicesd",
     "VolumePreprocessing",
+    "atlas_brain",
+    "atlas_grid",
 ]

@@ -40,11 +40,18 @@ def head_mask(image: np.ndarray) -> np.ndarray:
 
 
 class NormalizeHeadIntensity(Transform):
-    """Air outside the head becomes 0, the median of the head 1.
+    """Air outside the head becomes 0, the median of the head, or of its brain where that is known, 1.
 
     MONAI's ``NormalizeIntensity(nonzero=True)`` takes the noise of the air for head in images that are not
     skull-stripped, and gives negative values, which a multiplicative bias field or a gamma would turn around.
+
+    Args:
+        brain: boolean mask ``(H, W, D)`` on the images' grid; the median is then that of the head inside it, which neck
+            and scalp do not change. None: of the whole head.
     """
+
+    def __init__(self, brain: np.ndarray | None = None) -> None:
+        self.brain = brain
 
     def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
         """
@@ -56,10 +63,14 @@ class NormalizeHeadIntensity(Transform):
 
         Raises:
             InputError: when no head stands out from the background.
+            ValueError: when the brain's mask has another shape than the image.
         """
         volume = convert_data_type(img, np.ndarray, dtype=np.float32)[0][0]
+        if self.brain is not None and self.brain.shape != volume.shape:
+            raise ValueError(f"brain is {self.brain.shape}, the image {volume.shape}: equal shapes are needed.")
         mask = head_mask(volume)
-        level = float(np.median(volume[mask])) if mask.any() else 0.0
+        measured = mask if self.brain is None else mask & self.brain
+        level = float(np.median(volume[measured])) if measured.any() else 0.0
         if level <= 0:
             raise InputError(f"{self._name(img)} shows no head: nothing is brighter than its background.")
         normalized = np.where(mask, np.maximum(volume, 0) / level, 0)[None]
@@ -75,11 +86,12 @@ class NormalizeHeadIntensityd(MapTransform):
 
     Args:
         keys: the images to normalise.
+        brain: as for :class:`NormalizeHeadIntensity`.
     """
 
-    def __init__(self, keys: KeysCollection) -> None:
+    def __init__(self, keys: KeysCollection, brain: np.ndarray | None = None) -> None:
         super().__init__(keys)
-        self.normalize = NormalizeHeadIntensity()
+        self.normalize = NormalizeHeadIntensity(brain)
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """The data with normalised images."""

@@ -19,19 +19,33 @@ from monai.utils import ensure_tuple, look_up_option
 
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensityd
+from bundle.transforms.registration import AffineToMNId, ResampleToAtlasd, atlas_brain
 from bundle.transforms.spatial import BrainBoxd
 
 __all__ = ["VolumePreprocessing"]
 
 Box = Literal["brain", "thesis_180", "thesis_192"]
+Space = Literal["native", "mni"]
 
 _ALL_SLICES = 10_000
 
 
-def _box(keys: Sequence[str], box: Box, slice_size: int) -> list[MapTransform]:
-    if box == "brain":
+def _grid(keys: Sequence[str], space: Space, spacing_mm: float) -> list[MapTransform]:
+    """From RAS orientation to the network's voxels."""
+    mode = ["bilinear", "nearest"][: len(keys)]
+    if space == "mni":
+        return [
+            AffineToMNId(keys, source_key=keys[0]),
+            ResampleToAtlasd(keys, spacing_mm, mode),
+            NormalizeHeadIntensityd(keys[0], atlas_brain(spacing_mm)),
+        ]
+    return [Spacingd(keys, pixdim=(spacing_mm,) * 3, mode=mode), NormalizeHeadIntensityd(keys[0])]
+
+
+def _box(keys: Sequence[str], box: Box, slice_size: int, space: Space) -> list[MapTransform]:
+    if box == "brain" and space == "native":
         return [BrainBoxd(keys, source_key=keys[0], size=(slice_size, slice_size))]
-    if box == "thesis_192":
+    if box in ("brain", "thesis_192"):
         return [ResizeWithPadOrCropd(keys, (slice_size, slice_size, -1))]
     # D-UNet's voxels x 10..190, y 40..220 of the 197 x 233 grid.
     return [
@@ -43,19 +57,24 @@ def _box(keys: Sequence[str], box: Box, slice_size: int) -> list[MapTransform]:
 
 
 class VolumePreprocessing(Compose):
-    """Load, check, RAS orientation, spacing, head intensity, in-plane box: every step has its inverse or needs none.
+    """Load, check, RAS orientation, space and spacing, head intensity, box: each step has its inverse or needs none.
 
     It begins with MONAI's ``LoadImaged``, which tools replace when they hold the image already.
 
     Args:
         keys: the image, or the image and its label (interpolated to the nearest voxel).
         spacing_mm: voxel size that the network sees, the same along all axes.
-        box: ``"brain"`` is ``slice_size`` voxels a side and placed on the brain; ``"thesis_192"`` the same about the
-            centre of the volume (thesis 3.5.1); ``"thesis_180"`` D-UNet's fixed box of 180 voxels, resized to
-            ``slice_size`` (thesis 4.4.1). The two boxes of the thesis can cut off lesion: see docs/README.md.
+        box: ``"brain"`` is ``slice_size`` voxels a side and placed on the brain; in MNI space, where all brains are at
+            the same place, that is about the centre of the grid, and 192 mm hold the template's brain with room to
+            spare. ``"thesis_192"`` is about the centre of the volume (thesis 3.5.1); ``"thesis_180"`` D-UNet's fixed
+            box of 180 voxels, resized to ``slice_size`` (thesis 4.4.1). In native space the two boxes of the thesis
+            can cut off lesion: see docs/README.md.
         slice_size: H and W of the slices that come out, in voxels.
+        space: ``"native"`` leaves the head where it is; ``"mni"`` registers it to MNI space, as the thesis's data are,
+            and resamples once, to :func:`bundle.transforms.atlas_grid`.
 
-    The result is ``(1, slice_size, slice_size, D)``, float32, 0 outside the head, 1 at the head's median.
+    The result is ``(1, slice_size, slice_size, D)``, float32, 0 outside the head, 1 at the median of the head (native)
+    or of its brain (MNI).
     """
 
     def __init__(
@@ -64,21 +83,38 @@ class VolumePreprocessing(Compose):
         spacing_mm: float = 1.0,
         box: Box = "brain",
         slice_size: int = 192,
+        space: Space = "native",
     ) -> None:
         keys = ensure_tuple(keys)
         look_up_option(box, Box.__args__)  # type: ignore[attr-defined]  # Literal keeps its choices there
-        self.settings = {"keys": keys, "spacing_mm": spacing_mm, "box": box, "slice_size": slice_size}
+        look_up_option(space, Space.__args__)  # type: ignore[attr-defined]
+        self.settings = {
+            "keys": keys,
+            "spacing_mm": spacing_mm,
+            "box": box,
+            "slice_size": slice_size,
+            "space": space,
+        }
         super().__init__(
             [
                 # nibabel first: it knows .mgz, which MONAI would hand to ITK; the others follow where it cannot read.
                 LoadImaged(keys, reader="NibabelReader", image_only=True, ensure_channel_first=True),
                 CheckVolumed(keys[0]),
                 Orientationd(keys, axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
-                Spacingd(keys, pixdim=(spacing_mm,) * 3, mode=["bilinear", "nearest"][: len(keys)]),
-                NormalizeHeadIntensityd(keys[0]),
-                *_box(keys, box, slice_size),
+                *_grid(keys, space, spacing_mm),
+                *_box(keys, box, slice_size, space),
             ]
         )
+
+    @property
+    def after_registration(self) -> Compose:
+        """The steps that are left for a volume that is in MNI space already, such as a simulated one.
+
+        Raises:
+            ValueError: when there is no registration among the steps.
+        """
+        kinds = [type(step) for step in self.transforms]
+        return Compose(self.transforms[kinds.index(AffineToMNId) + 1 :])
 
     def __repr__(self) -> str:
         """Equal settings, equal text: the slice dataset's disk cache rests on it."""

@@ -1,5 +1,5 @@
 """What is made of one volume for people to look at."""
 
-from bundle.volumes.picture import Agreement, agreement, save_montage
+from bundle.volumes.picture import Agreement, agreement, save_lesion_overview, save_montage, save_volume_distribution
 
-__all__ = ["Agreement", "agreement", "save_montage"]
+__all__ = ["Agreement", "agreement", "save_lesion_overview", "save_montage", "save_volume_distribution"]

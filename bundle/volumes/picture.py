@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-__all__ = ["Agreement", "agreement", "save_montage"]
+__all__ = ["Agreement", "agreement", "save_lesion_overview", "save_montage", "save_volume_distribution"]
 
 
 class Agreement(IntEnum):
@@ -70,4 +70,48 @@ def save_montage(cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
         axes[0].set_ylabel(title, fontsize=9)
     handles = [Patch(color=colour, label=kind.name.lower().replace("_", " ")) for kind, colour in _COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def save_lesion_overview(cases: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str | Path) -> None:
+    """A PNG with each case's slice with most lesion, without and with the lesion's outline.
+
+    Args:
+        cases: by title, the image and its lesion mask, each ``(H, W, D)`` in RAS orientation.
+        path: the file.
+    """
+    columns = 3
+    rows = -(-len(cases) // columns)
+    figure = Figure(figsize=(5 * columns, 2.9 * rows), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, 2 * columns, squeeze=False)
+    for axis in grid.flat:
+        axis.set_axis_off()
+    for pair, (title, (image, label)) in zip(grid.reshape(-1, 2), cases.items(), strict=False):
+        z = int((label > 0).sum(axis=(0, 1)).argmax())
+        for axis in pair:
+            axis.imshow(
+                image[:, :, z].T, cmap="gray", vmin=0, vmax=np.percentile(image[image > 0], 99.5), origin="lower"
+            )
+        if (label[:, :, z] > 0).any():
+            pair[1].contour(label[:, :, z].T > 0, levels=[0.5], colors=_COLOURS[Agreement.MISS], linewidths=1)
+        pair[0].set_title(title, fontsize=9, loc="left")
+    figure.savefig(path, dpi=110)
+
+
+def save_volume_distribution(volumes_ml: Sequence[float], quantiles: Mapping[float, float], path: str | Path) -> None:
+    """A PNG of the cumulative distribution of lesion volumes beside a cohort's quantiles.
+
+    Args:
+        volumes_ml: one per case.
+        quantiles: the cohort's volume in mL at each share of its cases, ATLAS R2's for instance.
+        path: the file.
+    """
+    figure = Figure(figsize=(6, 4), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.ecdf(volumes_ml, label=f"simulated, {len(volumes_ml)} cases", color="#0072B2")
+    axis.plot(list(quantiles.values()), list(quantiles), "o", label="ATLAS R2, quantiles", color="#D55E00")
+    axis.set(xscale="log", xlabel="lesion volume, mL", ylabel="share of cases with at most this volume")
+    axis.legend(frameon=False)
     figure.savefig(path, dpi=110)

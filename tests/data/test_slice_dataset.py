@@ -377,3 +377,64 @@ def test_a_share_of_slices_that_do_not_exist_is_refused(lesion: list[int], fract
 def test_a_share_of_all_or_nothing_works_where_there_is_nothing_else(lesion: list[int], fraction: float) -> None:
     order = epoch_of(SliceSampler(dataset_of(lesion), lesion_fraction=fraction, samples_per_epoch=6))
     assert sorted(order) == [0, 0, 1, 1, 2, 2]
+
+
+# The balance of cases
+
+
+@pytest.fixture(scope="module")
+def a_small_and_a_large_lesion() -> SliceDataset:
+    """A case of 4 slices with lesion, slices 3 to 6, and one of 40, slices 55 to 94, of 50 slices each."""
+
+    def transform(item: dict) -> dict:
+        label = torch.zeros(1, 2, 2, 50)
+        first, count = {"small": (3, 4), "large": (5, 40)}[item["label"]]
+        label[..., first : first + count] = 1
+        return {"image": torch.ones(1, 2, 2, 50), "label": label}
+
+    return SliceDataset([{"image": name, "label": name} for name in ("small", "large")], transform, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("balance", "expected"),
+    # A slice weighs n ** -balance, a case n ** (1 - balance): 4 / 44, 2 / (2 + 6.32), 1 / 2.
+    [(0.0, 4 / 44), (0.5, 2 / (2 + 40**0.5)), (1.0, 0.5)],
+)
+def test_the_share_of_a_small_lesion_rises_with_the_balance(
+    balance: float, expected: float, a_small_and_a_large_lesion: SliceDataset
+) -> None:
+    sampler = SliceSampler(
+        a_small_and_a_large_lesion, lesion_fraction=0.5, samples_per_epoch=8800, case_balance=balance
+    )
+    counts = Counter(epoch_of(sampler))
+    small, large = (sum(counts[index] for index in span) for span in (range(3, 7), range(55, 95)))
+    assert small + large == 4400  # the share of lesion stays
+    assert small / (small + large) == pytest.approx(expected, abs=0.03)
+    # Within a case all slices are alike.
+    for span in (range(3, 7), range(55, 95)):
+        drawn = [counts[index] for index in span]
+        assert min(drawn) > 0.5 * max(drawn)
+
+
+def test_a_balanced_order_depends_on_seed_and_epoch_alone(a_small_and_a_large_lesion: SliceDataset) -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = SliceSampler(a_small_and_a_large_lesion, lesion_fraction=0.5, case_balance=0.5, seed=seed)
+        return epoch_of(sampler, epoch)
+
+    assert order(1, 2) == order(1, 2)
+    assert order(1, 2) != order(1, 3)
+    assert order(1, 2) != order(2, 2)
+
+
+@pytest.mark.parametrize(("balance", "fraction"), [(-0.1, 0.5), (1.1, 0.5), (0.5, None)])
+def test_a_balance_out_of_range_or_without_a_share_is_refused(
+    balance: float, fraction: float | None, a_small_and_a_large_lesion: SliceDataset
+) -> None:
+    sentence = rf"^case_balance must be 0\.\.1 and needs a lesion_fraction, got {balance}\.$"
+    with pytest.raises(InputError, match=sentence):
+        SliceSampler(a_small_and_a_large_lesion, lesion_fraction=fraction, case_balance=balance)
+
+
+def test_a_balance_without_lesion_in_the_data_is_no_hindrance_where_none_is_asked_for() -> None:
+    order = epoch_of(SliceSampler(dataset_of([0, 0, 0]), lesion_fraction=0.0, samples_per_epoch=6, case_balance=0.5))
+    assert sorted(order) == [0, 0, 1, 1, 2, 2]

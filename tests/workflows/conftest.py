@@ -14,16 +14,15 @@ import pytest
 import torch
 
 from bundle import bundle_root
-from bundle.data.brain import TEMPLATE
 from bundle.data.simulate import simulate_lesions
 from bundle.networks import TSRLNet
-from bundle.transforms import VolumePreprocessing
+from bundle.transforms import TEMPLATE, VolumePreprocessing
 
 ROOT = Path(bundle_root())
 CONFIGS = ROOT / "configs"
 FEATURES = (8, 16, 16, 32, 32)
-COARSE = {"spacing_mm": 2.0, "slice_size": 96, "network_def::features": list(FEATURES)}
-"""Overrides that make a workflow quick: a 2 mm grid and a thin network."""
+COARSE = {"space": "native", "spacing_mm": 2.0, "slice_size": 96, "network_def::features": list(FEATURES)}
+"""Overrides that make a workflow quick: no registration, a 2 mm grid and a thin network."""
 
 Run = Callable[..., subprocess.CompletedProcess]
 
@@ -80,6 +79,6 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
     torch.save(TSRLNet(features=FEATURES).state_dict(), folder / "model.pt")
-    settings = {"spacing_mm": 2.0, "box": "brain", "slice_size": 96, "offsets": [-2, -1, 0, 1]}
+    settings = {"space": "native", "spacing_mm": 2.0, "box": "brain", "slice_size": 96, "offsets": [-2, -1, 0, 1]}
     (folder / "model.json").write_text(json.dumps(settings))
     return folder / "model.pt"

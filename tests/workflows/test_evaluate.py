@@ -93,7 +93,7 @@ def evaluated(
     )
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert sorted(file.name for file in (folder / "results").iterdir()) == ["cases.csv", "summary.json"]
+    assert sorted(file.name for file in (folder / "results").iterdir()) == ["cases.csv", "lesions.csv", "summary.json"]
     with (folder / "results" / "cases.csv").open() as table:
         return list(csv.DictReader(table)), json.loads((folder / "results" / "summary.json").read_text())
 

@@ -1,0 +1,143 @@
+"""Simulated cases, each from a head, a lesion mask and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bundle.data.simulate.acquisition import acquire, deface, strip_skull
+from bundle.data.simulate.anatomy import add_lacunes, add_white_matter_changes, widen_fluid_spaces
+from bundle.data.simulate.lesions import LesionMasks, box_of, draw_lesion, draw_volume_ml, fit_lesion
+from bundle.data.simulate.painting import paint_lesion
+from bundle.data.simulate.tissues import Head, Tissue
+from bundle.errors import InputError
+
+__all__ = ["SimulatedCase", "SimulatedCases", "simulate_case"]
+
+_TRIES = 20
+
+
+@dataclass(frozen=True)
+class SimulatedCase:
+    """A simulated T1w volume on the ATLAS grid (197 x 233 x 189, 1 mm, MNI) and its ground truth.
+
+    Args:
+        image: float32, 0 outside the head, about 1 at the white matter mode.
+        label: uint8, 1 in the lesion.
+        record: what was done.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    record: dict[str, Any]
+
+
+def _place_lesion(
+    head: Head, masks: LesionMasks | None, volume_ml: float, rng: np.random.Generator
+) -> tuple[str, np.ndarray]:
+    """A lesion of about the volume in the head's tissue, before the head is changed by it."""
+    opens = volume_ml > 5 and bool(rng.random() < 0.4)
+    for _ in range(_TRIES if masks else 0):
+        assert masks is not None
+        file, mask = masks.draw(rng, volume_ml)
+        lesion = fit_lesion(mask, head.tissue, rng, opens)
+        if lesion is not None:
+            return Path(file).name, lesion
+    solid = (head.tissue == Tissue.GREY) | (head.tissue == Tissue.WHITE)
+    shares = rng.dirichlet(np.ones(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])))
+    lesions = [draw_lesion(solid, max(volume_ml * share, 0.03), rng) for share in shares]
+    return "procedural", np.logical_or.reduce(lesions)
+
+
+def simulate_case(
+    head: Head,
+    rng: np.random.Generator,
+    masks: LesionMasks | None = None,
+    volume_ml: float | None = None,
+) -> SimulatedCase:
+    """A scan of the head with chronic lesions.
+
+    Args:
+        head: a healthy head.
+        rng: source of randomness; the same state gives the same case.
+        masks: where the lesions' shapes come from; procedural ones if None.
+        volume_ml: about the volume of all lesions; drawn from ATLAS's distribution if None, and 0 is a healthy head.
+
+    Returns:
+        the case; its lesion is what the image shows, so its volume differs somewhat from the one asked for.
+    """
+    volume_ml = draw_volume_ml(rng) if volume_ml is None else volume_ml
+    image, tissue = head.t1w(rng), head.tissue
+    label = np.zeros(tissue.shape, dtype=bool)
+    record: dict[str, Any] = {"head": head.name, "mask": None}
+    box = box_of(tissue >= Tissue.CSF, 4)
+    if volume_ml > 0:
+        record["mask"], label = _place_lesion(head, masks, volume_ml, rng)
+    widened, tissue_in_box = widen_fluid_spaces(image[box], tissue[box], rng, label[box] if label.any() else None)
+    image[box], tissue = widened, tissue.copy()
+    tissue[box] = tissue_in_box
+    # What the ventricle has taken is fluid, not lesion.
+    label &= tissue != Tissue.VENTRICLE
+    record["white_matter_changes"] = bool(rng.random() < 0.5)
+    if record["white_matter_changes"]:
+        image[box] = add_white_matter_changes(image[box], tissue[box], rng)
+    record["lacunes"] = int(rng.poisson(1.5))
+    image[box] = add_lacunes(image[box], tissue[box], rng, label[box], record["lacunes"])
+    if label.any():
+        image = paint_lesion(image, label, rng)
+    whole = bool((tissue == Tissue.OUTSIDE_BRAIN).sum() > 0.3 * (tissue >= Tissue.CSF).sum())
+    record["skull_stripped"] = not whole or bool(rng.random() < 0.4)
+    record["defaced"] = whole and not record["skull_stripped"] and bool(rng.random() < 0.5)
+    if whole and record["skull_stripped"]:
+        image = strip_skull(image, tissue, rng)
+    elif record["defaced"]:
+        image = deface(image, tissue, rng)
+    image = acquire(image, rng)
+    record["volume_ml"] = int(label.sum()) / 1000
+    return SimulatedCase(image, label.astype(np.uint8), record)
+
+
+class SimulatedCases(Sequence[SimulatedCase]):
+    """Cases that are simulated when they are asked for; case ``i`` is the same each time.
+
+    Args:
+        heads: healthy heads, which the cases take turns with.
+        masks: where the lesions' shapes come from; procedural ones if None.
+        cases: how many.
+        seed: of the randomness.
+        healthy_fraction: share of cases without lesion.
+
+    Raises:
+        InputError: when there is no case, or the share is not 0..1.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[Head],
+        masks: LesionMasks | None,
+        cases: int,
+        seed: int = 0,
+        healthy_fraction: float = 0.0,
+    ) -> None:
+        if cases < 1:
+            raise InputError(f"At least one case must be simulated, got {cases}.")
+        if not 0 <= healthy_fraction <= 1:
+            raise InputError(f"The share of cases without lesion must be 0..1, got {healthy_fraction}.")
+        self.heads = list(heads)
+        self.masks = masks
+        self.cases = cases
+        self.seed = seed
+        self.healthy_fraction = healthy_fraction
+
+    def __len__(self) -> int:
+        return self.cases
+
+    def __getitem__(self, index: int) -> SimulatedCase:  # type: ignore[override]  # slices are not of use here
+        number = range(self.cases)[index]
+        rng = np.random.default_rng((self.seed, number))
+        volume_ml = 0.0 if rng.random() < self.healthy_fraction else None
+        return simulate_case(self.heads[number % len(self.heads)], rng, self.masks, volume_ml)

@@ -1,0 +1,129 @@
+"""Networks at one budget on the same simulated cases: ``python -m scripts.compare TRAINING TEST HEALTHY OUTPUT``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fire
+import torch
+from monai.utils import ensure_tuple
+
+from bundle import bundle_root
+from bundle.data import load_datalist
+from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.files import write_atomically
+
+__all__ = ["NETWORKS", "Network", "compare"]
+
+
+class Network(NamedTuple):
+    """A network of the comparison: what it is called on the page, and the overlays of train.json that make it."""
+
+    title: str
+    overlays: tuple[str, ...] = ()
+
+
+NETWORKS = {
+    "tsrl_net": Network("TSRL-Net"),
+    "agmr_net": Network("AGMR-Net", ("networks/agmr_net.json",)),
+    "d_unet": Network("D-UNet", ("networks/d_unet.json",)),
+    "basic_unet": Network("U-Net, TAL", ("networks/basic_unet.json",)),
+    "attention_unet": Network("Attention U-Net, TAL", ("networks/attention_unet.json",)),
+    "tsrl_net_eml": Network("TSRL-Net, EML for TAL", ("experiments/table_4_6_mixing_75.json",)),
+    "tsrl_net_no_crl": Network("TSRL-Net without CRL", ("experiments/no_residual.json",)),
+}
+"""By the name of their folder."""
+
+
+def _run(job: str, network: str, *more: str, **options: object) -> None:
+    """``python -m monai.bundle run JOB`` with the network's configs, the common settings and ``more``."""
+    configs = Path(bundle_root()) / "configs"
+    names = ("train.json", *NETWORKS[network].overlays, "compare.json", *more)
+    words = [sys.executable, "-m", "monai.bundle", "run", job]
+    words += ["--config_file", str([str(configs / name) for name in names])]
+    for name, value in options.items():
+        words += [f"--{name}", str(value)]
+    code = subprocess.run(words, check=False).returncode
+    if code:
+        raise InputError(f"{job} {network} ended with exit code {code}: the same command goes on from there.")
+
+
+def _is_trained(checkpoint: Path, epochs: int) -> bool:
+    if not checkpoint.exists():
+        return False
+    trainer = torch.load(checkpoint, map_location="cpu", weights_only=True)["trainer"]
+    return bool(trainer["iteration"] >= epochs * trainer["epoch_length"])
+
+
+def _record(output: Path, plan: dict[str, Any]) -> None:
+    """Writes the plan to comparison.json, or checks that it is the one there.
+
+    Raises:
+        InputError: when the comparison was begun with another one.
+    """
+    file = output / "comparison.json"
+    if file.exists() and (begun := json.loads(file.read_text())) != plan:
+        changed = ", ".join(sorted(key for key in plan if begun.get(key) != plan[key]))
+        raise InputError(f"{output} was begun with other {changed}: the networks must have one budget; clear it first.")
+    write_atomically(json.dumps(plan, indent=1) + "\n", file)
+
+
+def compare(
+    training: str,
+    test: str,
+    healthy: str,
+    output: str,
+    epochs: int | None = None,
+    networks: str | Sequence[str] = tuple(NETWORKS),
+    **options: Any,
+) -> None:
+    """Trains each network on TRAINING and evaluates it on TEST and HEALTHY, into OUTPUT/<network>/train, test, healthy.
+
+    All have the settings of configs/compare.json. Each job is a process of its own; a network that was stopped goes on
+    from its last epoch, a finished one is left as it is. OUTPUT/comparison.json keeps what was asked for.
+
+    Args:
+        training: folder with images/ and labels/, of scripts.simulate for instance.
+        test: the same, of heads and masks that are not in TRAINING.
+        healthy: the same, with empty labels.
+        output: the folder to write to.
+        epochs: in place of those of configs/compare.json.
+        networks: which of the networks.
+        options: further settings of configs/train.json for all networks, such as ``--learning_rate 0.0005``.
+    """
+    chosen = ensure_tuple(networks)
+    if unknown := sorted(set(chosen) - set(NETWORKS)):
+        raise InputError(f"There is no network {unknown[0]!r} to compare: choose from {', '.join(NETWORKS)}.")
+    if epochs is not None:
+        options["epochs"] = epochs
+    folders = {"training": training, "test": test, "healthy": healthy}
+    common = json.loads((Path(bundle_root()) / "configs" / "compare.json").read_text())
+    target = Path(output).resolve()
+    settings = {**common, **options}
+    cases = {part: len(load_datalist(folder)) for part, folder in folders.items()}
+    _record(target, {"options": options, "settings": settings, "cases": cases})
+    for network in chosen:
+        trained = target / network / "train"
+        if not _is_trained(trained / "last.pt", settings["epochs"]):
+            started = (trained / "last.pt").exists()
+            paths = {"dataset_dir": training, "output_dir": trained, "cache_dir": target / "cache"}
+            _run("training", network, **options, **paths, resume=started)
+        for part in ("test", "healthy"):
+            results = target / network / part
+            if not (results / "summary.json").exists():
+                paths = {"dataset_dir": folders[part], "output_dir": results, "ckpt_path": trained / "model.pt"}
+                _run("evaluating", network, "evaluate.json", **options, **paths, save_masks=part == "test")
+    print(f"{len(chosen)} networks are in {target}; python -m scripts.results {output} docs writes the page.")
+
+
+if __name__ == "__main__":
+    print_input_errors_as_sentences()
+    try:
+        fire.Fire(compare)
+    except InputError as error:
+        raise SystemExit(f"Error: {error}") from None

@@ -1,0 +1,361 @@
+"""The results page from a comparison of networks: ``python -m scripts.results COMPARISON docs``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fire
+import nibabel as nib
+import numpy as np
+from scipy import stats
+
+from bundle.data import load_datalist
+from bundle.data.datalists import stem
+from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.files import write_atomically
+from bundle.metrics import SIZE_BINS, Lesion, recall_by_size, summarize
+from bundle.volumes import save_montage
+from scripts.charts import save_dsc_boxes, save_dsc_by_volume, save_recall_pairs, shrink
+from scripts.compare import NETWORKS
+
+__all__ = ["CLAIMS", "Claim", "Difference", "compare_paired", "results", "verdict"]
+
+_TESTED = {"dsc": "DSC", "recall": "recall", "precision": "precision"}
+_SIGNIFICANT = 0.05
+_WORST = 4
+_WORST_FROM_ML = 1.0
+
+
+class Claim(NamedTuple):
+    """What a table of the thesis says of two networks: differences of mean DSC, recall and precision on ATLAS."""
+
+    text: str
+    network: str
+    against: str
+    source: str
+    differences: tuple[float, float, float]
+
+
+CLAIMS = (
+    Claim("TSRL-Net against AGMR-Net", "tsrl_net", "agmr_net", "4.2", (0.040, 0.071, -0.035)),
+    Claim("TSRL-Net against D-UNet", "tsrl_net", "d_unet", "4.2", (0.086, 0.120, 0.013)),
+    Claim("TSRL-Net against U-Net with TAL", "tsrl_net", "basic_unet", "4.2, 4.5", (0.106, 0.157, -0.019)),
+    Claim(
+        "TSRL-Net against Attention U-Net with TAL", "tsrl_net", "attention_unet", "4.2, 4.5", (0.072, 0.138, -0.013)
+    ),
+    Claim("TAL against EML", "tsrl_net", "tsrl_net_eml", "4.6", (0.032, 0.045, 0.005)),
+    Claim("CRL against none", "tsrl_net", "tsrl_net_no_crl", "4.1", (0.017, 0.011, 0.018)),
+    Claim("AGMR-Net against D-UNet", "agmr_net", "d_unet", "3.2", (0.046, 0.049, 0.048)),
+)
+
+
+class Difference(NamedTuple):
+    """Mean difference of a metric over the same cases, with the p values of two two-sided paired tests."""
+
+    mean: float
+    wilcoxon_p: float
+    t_p: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What one network did.
+
+    Args:
+        title: its name on the page.
+        cases: metrics of the test cases by the name of their label's file.
+        lesions: of all test cases.
+        false_positive_ml: of each healthy case.
+    """
+
+    title: str
+    cases: dict[str, dict[str, float]]
+    lesions: list[Lesion]
+    false_positive_ml: list[float]
+
+    def metric(self, name: str) -> list[float]:
+        """One metric of all test cases, in their order."""
+        return [case[name] for case in self.cases.values()]
+
+
+# Reading
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as table:
+        return list(csv.DictReader(table))
+
+
+def _cases(file: Path) -> dict[str, dict[str, float]]:
+    """An empty cell is a value that is not defined."""
+    cases = {}
+    for row in _rows(file):
+        name = Path(row.pop("case")).name
+        cases[name] = {key: float(value) if value else math.nan for key, value in row.items()}
+    return dict(sorted(cases.items()))
+
+
+def _read(comparison: Path) -> dict[str, Tested]:
+    """The networks that were evaluated on both sets, in the order of :data:`scripts.compare.NETWORKS`."""
+    networks = {}
+    for name, network in NETWORKS.items():
+        test, healthy = comparison / name / "test", comparison / name / "healthy"
+        if (test / "summary.json").exists() and (healthy / "summary.json").exists():
+            networks[name] = Tested(
+                network.title,
+                _cases(test / "cases.csv"),
+                [
+                    Lesion(float(row["size_ml"]), row["found"] == "1", float(row["share"]))
+                    for row in _rows(test / "lesions.csv")
+                ],
+                [case["volume_ml"] for case in _cases(healthy / "cases.csv").values()],
+            )
+    if "tsrl_net" not in networks:
+        raise InputError(f"{comparison} has no evaluated TSRL-Net: run python -m scripts.compare first.")
+    for tested in networks.values():
+        if list(tested.cases) != list(networks["tsrl_net"].cases):
+            raise InputError(f"{tested.title} was tested on other cases than TSRL-Net: the same ones are needed.")
+    return networks
+
+
+# Statistics
+
+
+def compare_paired(values: Sequence[float], against: Sequence[float]) -> Difference:
+    """Paired tests of a metric over the same cases; p is 1 where no case differs.
+
+    Args:
+        values: of one network.
+        against: of another.
+    """
+    difference = np.subtract(values, against)
+    if not difference.any():
+        return Difference(0.0, 1.0, 1.0)
+    return Difference(
+        float(difference.mean()),
+        float(stats.wilcoxon(difference).pvalue),
+        float(stats.ttest_rel(values, against).pvalue),
+    )
+
+
+def verdict(claimed: float, found: Difference) -> str:
+    """Whether a claimed difference held: by the sign of the mean difference, where Wilcoxon's p is below 0.05."""
+    if found.wilcoxon_p >= _SIGNIFICANT or found.mean == 0:
+        return "undecided"
+    return "held" if (found.mean > 0) == (claimed > 0) else "not held"
+
+
+# The page
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _distance(summary: Mapping[str, float], name: str) -> str:
+    """The mean in mm, and in how many cases it is not defined."""
+    undefined = summary.get(f"{name}_undefined", 0)
+    return f"{summary[name]:.1f}" + (f" ({undefined:.0f})" if undefined else "")
+
+
+def _overlap_table(networks: Mapping[str, Tested]) -> str:
+    rows = []
+    for network in networks.values():
+        s = summarize(list(network.cases.values()))
+        numbers = [s[name] for name in ("dsc_median", "dsc_global", "recall", "precision", "jaccard")]
+        distances = [_distance(s, name) for name in ("asd_mm", "hd95_mm")]
+        rows.append(
+            [network.title, f"{s['dsc']:.3f} ± {s['dsc_sd']:.3f}", *(f"{number:.3f}" for number in numbers), *distances]
+        )
+    header = ["network", "DSC, mean ± sd", "median", "DSC(G)", "recall", "precision", "Jaccard", "ASD, mm", "HD95, mm"]
+    return _table(header, rows)
+
+
+def _lesion_table(networks: Mapping[str, Tested]) -> str:
+    rows = []
+    for network in networks.values():
+        s = summarize(list(network.cases.values()))
+        bins = recall_by_size(network.lesions).values()
+        recalls = [f"{found / total:.2f} ({found}/{total})" if total else "-" for found, total in bins]
+        f1 = [f"{s[name]:.3f}" for name in ("lesion_f1_overlap", "lesion_f1_iou25")]
+        healthy = [f"{function(network.false_positive_ml):.2f}" for function in (np.median, np.max)]
+        rows.append([network.title, *f1, f"{s['volume_difference_ml']:.1f}", *recalls, *healthy])
+    header = ["network", "F1, overlap", "F1, IoU 0.25", "volume difference, mL", *(f"{name} mL" for name in SIZE_BINS)]
+    return _table([*header, "healthy, median mL", "healthy, maximum mL"], rows)
+
+
+def _test_table(networks: Mapping[str, Tested]) -> str:
+    ours, rows = networks["tsrl_net"], []
+    for name, network in networks.items():
+        for metric, shown in _TESTED.items() if name != "tsrl_net" else ():
+            found = compare_paired(ours.metric(metric), network.metric(metric))
+            rows.append([network.title, shown, f"{found.mean:+.3f}", _p(found.wilcoxon_p), _p(found.t_p)])
+    return _table(["TSRL-Net against", "metric", "mean difference", "p, Wilcoxon", "p, t-test"], rows)
+
+
+def _claim_table(networks: Mapping[str, Tested]) -> str:
+    rows = []
+    for claim in CLAIMS:
+        if claim.network not in networks or claim.against not in networks:
+            continue
+        for (metric, shown), claimed in zip(_TESTED.items(), claim.differences, strict=True):
+            found = compare_paired(*(networks[name].metric(metric) for name in (claim.network, claim.against)))
+            measured = [f"{found.mean:+.3f}", _p(found.wilcoxon_p)]
+            rows.append([claim.text, shown, f"{claimed:+.3f}", claim.source, *measured, verdict(claimed, found)])
+    header = ["comparison", "metric", "thesis, ATLAS", "its tables", "here, simulated", "p, Wilcoxon", "verdict"]
+    return _table(header, rows)
+
+
+def _recall_sentence(networks: Mapping[str, Tested]) -> str:
+    ours, other = (networks[name].metric("recall") for name in ("tsrl_net", "agmr_net"))
+    higher, lower = sum(map(float.__gt__, ours, other)), sum(map(float.__lt__, ours, other))
+    return (
+        f"Recall per simulated case, as in the thesis's figure 4.6: TSRL-Net is higher than AGMR-Net in {higher} "
+        f"cases, lower in {lower}, equal in {len(ours) - higher - lower}."
+    )
+
+
+def _page(networks: Mapping[str, Tested], plan: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    settings, cases = plan["settings"], plan["cases"]
+    budget = (
+        f"{settings['epochs']} epochs of {settings['samples_per_epoch']} slices in batches of {settings['batch_size']}"
+    )
+    options = "".join(f" --{name} {value}" for name, value in plan["options"].items())
+    shown = "\n\n".join(
+        f"{sentence}\n\n![{sentence.split(':')[0].rstrip('.')}]({file})" for file, sentence in pictures.items()
+    )
+    return f"""# Results on simulated cases
+
+Every number here is measured on **simulated** lesions. The page compares networks that were trained alike on a small
+budget, and says nothing about patients. The second command writes it and its pictures:
+
+```
+python -m scripts.compare TRAINING TEST HEALTHY COMPARISON{options}
+python -m scripts.results COMPARISON docs
+```
+
+- Training: {cases["training"]} simulated cases; {budget}, voxels of {settings["spacing_mm"]:g} mm.
+- Adam, learning rate {settings["learning_rate"]} after a linear warm-up, then along a cosine to 0. The rest of the
+  settings, the same for all, is in `configs/compare.json`.
+- Test: {cases["test"]} simulated cases, and {cases["healthy"]} simulated cases without lesion.
+- Losses: TSRL-Net and AGMR-Net have their own, D-UNet has EML, U-Net and Attention U-Net have TAL on their logits.
+- Each network was trained once: what another seed would change is in none of the numbers.
+
+## Voxels, simulated cases
+
+{_overlap_table(networks)}
+
+DSC(G) pools the voxels of all cases; the others are means over the cases. Where nothing is found, a distance is not
+defined: such cases are left out of its mean, and their number stands in brackets.
+
+## Lesions, simulated cases
+
+{_lesion_table(networks)}
+
+A lesion is a connected component (26 neighbours). Lesion F1 has two rules: a lesion is found when one voxel of it is,
+or when a predicted one matches it, one to one, with an IoU of 0.25 or more. Volume difference: mean of the absolute
+difference of a case. Below the sizes: the share of true lesions of which a voxel is found, and the numbers. Healthy:
+false positive volume in the simulated cases without lesion.
+
+## Paired tests, simulated cases
+
+{_test_table(networks)}
+
+Two-sided, over the test cases, not corrected for the number of tests. They take cases as independent, which those of
+one head are not: p is too small rather than too large.
+
+## What the thesis's tables say, and what came out on simulated cases
+
+{_claim_table(networks)}
+
+Held: the mean difference has the thesis's sign, and Wilcoxon's p is below {_SIGNIFICANT}. Not held: the other sign, and
+p below {_SIGNIFICANT}. Undecided: p of {_SIGNIFICANT} or more. The thesis's row without CRL has no side outputs
+either; here only CRL is taken away.
+
+## Pictures, simulated cases
+
+{shown}
+"""
+
+
+# Pictures
+
+
+def _worst(network: Tested) -> list[str]:
+    """The cases over 1 mL with the lowest DSC."""
+    large = {name: case["dsc"] for name, case in network.cases.items() if case["true_volume_ml"] > _WORST_FROM_ML}
+    return sorted(large, key=lambda name: large[name])[:_WORST]
+
+
+def _voxels(file: str | Path) -> np.ndarray:
+    """In RAS orientation."""
+    if not Path(file).exists():
+        raise InputError(f"{file} does not exist: --test names the folder of the test cases, where they were moved.")
+    return np.asarray(nib.as_closest_canonical(nib.load(file)).dataobj)
+
+
+def _save_worst(network: Tested, masks: Path, test: Path, path: Path) -> None:
+    files = {Path(item["label"]).name: item for item in load_datalist(test)}
+    shown = {}
+    for name in _worst(network):
+        case, item = network.cases[name], files[name]
+        mask = masks / f"{stem(item['image'])}_lesion.nii.gz"
+        title = f"{stem(name)}, {case['true_volume_ml']:.1f} mL\nDSC {case['dsc']:.2f}"
+        shown[title] = (_voxels(item["image"]), _voxels(item["label"]), _voxels(mask))
+    save_montage(shown, path)
+    shrink(path, width=900)
+
+
+def _save_pictures(networks: Mapping[str, Tested], comparison: Path, test: Path, docs: Path) -> dict[str, str]:
+    """Writes them; the sentence under each by its file's name."""
+    ours = networks["tsrl_net"]
+    sentences = {"results_dsc.png": "DSC of the simulated cases: quartiles, and the mean as a dot."}
+    save_dsc_boxes({network.title: network.metric("dsc") for network in networks.values()}, docs / "results_dsc.png")
+    if "agmr_net" in networks:
+        other = networks["agmr_net"]
+        recalls = ours.metric("recall"), other.metric("recall")
+        save_recall_pairs(*recalls, (ours.title, other.title), docs / "results_recall.png")
+        sentences["results_recall.png"] = _recall_sentence(networks)
+    sentences["results_volume.png"] = "DSC of TSRL-Net against the volume of the simulated lesions of a case."
+    save_dsc_by_volume(ours.metric("true_volume_ml"), ours.metric("dsc"), docs / "results_volume.png")
+    if _worst(ours):
+        _save_worst(ours, comparison / "tsrl_net" / "test" / "masks", test, docs / "results_worst.png")
+        sentences["results_worst.png"] = f"The worst simulated cases of TSRL-Net over {_WORST_FROM_ML:g} mL, by DSC."
+    return sentences
+
+
+def results(comparison: str, docs: str = "docs", test: str | None = None) -> None:
+    """Writes DOCS/results.md and DOCS/results_*.png from what scripts.compare left.
+
+    Args:
+        comparison: the output folder of scripts.compare.
+        docs: the folder to write to.
+        test: the folder of the test cases, for the pictures; where they were at the evaluation unless given.
+    """
+    source, target = Path(comparison), Path(docs)
+    networks = _read(source)
+    plan = json.loads((source / "comparison.json").read_text())
+    first = _rows(source / "tsrl_net" / "test" / "cases.csv")[0]["case"]
+    target.mkdir(parents=True, exist_ok=True)
+    pictures = _save_pictures(networks, source, Path(test) if test else Path(first).parents[1], target)
+    write_atomically(_page(networks, plan, pictures), target / "results.md")
+    print(f"{len(networks)} networks: {target / 'results.md'}")
+
+
+if __name__ == "__main__":
+    print_input_errors_as_sentences()
+    try:
+        fire.Fire(results)
+    except InputError as error:
+        raise SystemExit(f"Error: {error}") from None

@@ -1,0 +1,139 @@
+"""Simulated cases as a whole: their grid, volume and place, and that a seed gives the same case each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bundle.data.simulate import Head, LesionMasks, SimulatedCase, SimulatedCases, Tissue, simulate_case
+from bundle.errors import InputError
+
+Lesioned = list[tuple[SimulatedCase, np.ndarray, np.ndarray]]
+
+RECORDED = {"head", "mask", "white_matter_changes", "lacunes", "skull_stripped", "defaced", "volume_ml"}
+
+
+def simulated(seed: int, head: Head, masks: LesionMasks | None = None) -> SimulatedCase:
+    return simulate_case(head, np.random.default_rng(seed), masks, 8.0)
+
+
+# Cases of the size of ATLAS
+
+
+def test_a_case_is_on_the_grid_of_atlas_and_says_what_was_done(lesioned: Lesioned, bank: LesionMasks) -> None:
+    for case, *_ in lesioned:
+        assert (case.image.shape, case.image.dtype) == ((197, 233, 189), np.float32)
+        assert (case.label.shape, case.label.dtype) == ((197, 233, 189), np.uint8)
+        assert set(np.unique(case.label)) == {0, 1}
+        assert case.image.min() == 0
+        assert case.record.keys() == RECORDED
+        assert case.record["volume_ml"] == case.label.sum() / 1000
+        assert case.record["mask"] in {file.rsplit("/", 1)[-1] for file in bank.files}
+        assert case.record["skull_stripped"]  # the template has no skull
+        assert not case.record["defaced"]
+
+
+def test_volumes_track_those_asked_for(lesioned: Lesioned, cases_ml: tuple[float, ...]) -> None:
+    ratios = np.array([case.record["volume_ml"] for case, *_ in lesioned]) / cases_ml
+    assert 0.7 < np.median(ratios) < 1.3
+    assert (ratios > 0.25).all()
+    assert (ratios < 2.5).all()
+
+
+def test_lesions_are_in_the_brain(lesioned: Lesioned, template_head: Head) -> None:
+    tissue = template_head.tissue
+    for case, before, _ in lesioned:
+        assert np.isin(tissue[before], (Tissue.GREY, Tissue.WHITE, Tissue.CSF)).all()
+        assert np.isin(tissue[before], (Tissue.GREY, Tissue.WHITE)).mean() > 0.85
+        assert not case.label[~before].any()
+        assert (case.image[case.label > 0] > 0).mean() > 0.99
+
+
+def test_a_ventricle_that_has_grown_into_the_lesion_is_not_lesion(lesioned: Lesioned) -> None:
+    grown = [int((before & (tissue == Tissue.VENTRICLE)).sum()) for _, before, tissue in lesioned]
+    assert max(grown) > 50  # it does happen
+    for (case, before, tissue), lost in zip(lesioned, grown, strict=True):
+        assert not case.label[tissue == Tissue.VENTRICLE].any()
+        assert case.label.sum() == before.sum() - lost
+
+
+def test_lesions_are_darker_than_the_white_matter(lesioned: Lesioned) -> None:
+    for case, _, tissue in lesioned:
+        lesion = case.label > 0
+        white = np.median(case.image[(tissue == Tissue.WHITE) & ~lesion])
+        assert white == pytest.approx(1, abs=0.12)
+        assert case.image[lesion].mean() < 0.75 * white
+
+
+# Seeds
+
+
+def test_the_same_state_gives_the_same_case_and_another_one_another(block_head: Head) -> None:
+    first, again, other = (simulated(seed, block_head) for seed in (0, 0, 1))
+    assert first.image.tobytes() == again.image.tobytes()
+    assert first.label.tobytes() == again.label.tobytes()
+    assert first.record == again.record
+    assert not np.array_equal(first.label, other.label)
+    assert first.record != other.record
+
+
+def test_a_case_does_not_change_its_head(block_head: Head) -> None:
+    assert block_head.image is not None
+    before = block_head.image.copy(), block_head.tissue.copy()
+    simulated(2, block_head)
+    assert np.array_equal(block_head.image, before[0])
+    assert np.array_equal(block_head.tissue, before[1])
+
+
+def test_a_sequence_gives_each_case_its_own_seed_whatever_is_asked_for_before(block_head: Head) -> None:
+    cases = SimulatedCases([block_head], None, cases=4, seed=3)
+    assert len(cases) == 4
+    second = cases[1]
+    assert cases[0].label.tobytes() != second.label.tobytes()
+    assert cases[1].image.tobytes() == second.image.tobytes() == cases[-3].image.tobytes()
+    longer, other = (SimulatedCases([block_head], None, cases=9, seed=seed)[1] for seed in (3, 4))
+    assert longer.image.tobytes() == second.image.tobytes()
+    assert other.label.tobytes() != second.label.tobytes()
+    with pytest.raises(IndexError):
+        cases[4]
+
+
+def test_cases_take_turns_with_the_heads(block_head: Head) -> None:
+    heads = [Head(name, block_head.tissue, block_head.image) for name in ("one", "two", "three")]
+    cases = SimulatedCases(heads, None, cases=4, healthy_fraction=1.0)
+    assert [case.record["head"] for case in cases] == ["one", "two", "three", "one"]
+
+
+# Cases without lesion
+
+
+def test_healthy_cases_have_an_empty_label(block_head: Head) -> None:
+    case = simulate_case(block_head, np.random.default_rng(0), volume_ml=0)
+    assert not case.label.any()
+    assert case.record["volume_ml"] == 0
+    assert case.record["mask"] is None
+    assert not np.array_equal(case.image, block_head.image)  # it is a scan of its own
+
+
+def test_the_share_of_healthy_cases_is_met(block_head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+    monkeypatch.setattr(
+        "bundle.data.simulate.cases.simulate_case", lambda head, rng, masks, volume_ml: asked.append(volume_ml)
+    )
+    for share, expected in ((0.0, 0), (0.3, 90), (1.0, 300)):
+        asked.clear()
+        list(SimulatedCases([block_head], None, cases=300, healthy_fraction=share))
+        assert asked.count(0.0) == pytest.approx(expected, abs=25 if 0 < share < 1 else 0)
+        assert asked.count(0.0) + asked.count(None) == 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"cases": 0}, r"^At least one case must be simulated, got 0\.$"),
+        ({"cases": 3, "healthy_fraction": 1.2}, r"^The share of cases without lesion must be 0\.\.1, got 1\.2\.$"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(arguments: dict, sentence: str, block_head: Head) -> None:
+    with pytest.raises(InputError, match=sentence):
+        SimulatedCases([block_head], None, **arguments)
