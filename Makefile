@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-distributed lint bench clean
+.PHONY: demo test test-distributed lint bench bench-training clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -29,6 +29,9 @@ lint: $(BIN)/.ready
 
 bench: $(BIN)/.ready  ## speed as ratios in one run
 	$(BIN)/python -m benchmarks.speed
+
+bench-training: $(BIN)/.ready  ## speed of a training step on a CPU, the plain way and the fast one
+	$(BIN)/python -m benchmarks.training
 
 clean:
 	rm -rf $(VENV) demo runs

@@ -12,7 +12,6 @@ from typing import Any
 import fire
 import nibabel as nib
 import numpy as np
-import torch
 from monai.utils import ensure_tuple
 from tqdm import tqdm
 
@@ -21,6 +20,7 @@ from bundle.data.simulate import ATLAS_QUANTILES_ML, LesionMasks, SimulatedCases
 from bundle.data.simulate.parts import Part, heads_of, masks_of
 from bundle.errors import InputError, print_input_errors_as_sentences
 from bundle.files import replacing, write_atomically
+from bundle.processes import begin_worker
 from bundle.transforms import atlas_grid
 from bundle.volumes import save_lesion_overview, save_volume_distribution
 
@@ -36,7 +36,7 @@ _cases: SimulatedCases
 def _prepare_worker(cases: SimulatedCases) -> None:
     global _cases
     _cases = cases
-    torch.set_num_threads(1)
+    begin_worker()
 
 
 def _save(array: np.ndarray, path: Path) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from bundle.data.simulate import SimulatedCases
 from bundle.data.slice_dataset import SliceDataset, slices_of
 from bundle.errors import InputError
+from bundle.processes import begin_worker
 from bundle.transforms import OFFSETS, StackSlices, VolumePreprocessing, atlas_grid
 
 __all__ = ["SimulatedSliceDataset"]
@@ -26,10 +27,10 @@ _preprocess: Callable[[dict], dict]
 _offsets: Sequence[int]
 
 
-def _prepare_worker(cases: SimulatedCases, preprocessing: VolumePreprocessing, offsets: Sequence[int]) -> None:
+def _prepare_worker(cases: SimulatedCases, preprocess: Callable[[dict], dict], offsets: Sequence[int]) -> None:
     global _cases, _preprocess, _offsets
-    _cases, _preprocess, _offsets = cases, preprocessing.after_registration, offsets
-    torch.set_num_threads(1)
+    _cases, _preprocess, _offsets = cases, preprocess, offsets
+    begin_worker()
 
 
 def _simulate(number: int) -> Volume:
@@ -78,7 +79,7 @@ class SimulatedSliceDataset(SliceDataset):
         self.augment = augment
         self.offsets = StackSlices(offsets).offsets  # checked
         self.pool = ProcessPoolExecutor(
-            workers, get_context("spawn"), _prepare_worker, (cases, preprocessing, self.offsets)
+            workers, get_context("spawn"), _prepare_worker, (cases, preprocessing.after_registration, self.offsets)
         )
         self.coming: list[Future[Volume]] = []
         self.epochs = 0

@@ -198,7 +198,8 @@ class SliceSampler(DistributedSampler):
         if self.lesion_fraction is None:
             return take(torch.arange(len(self.dataset)), self.total_size)
         with_lesion = round(self.total_size * self.lesion_fraction)
-        lesion = self._draw_balanced(with_lesion, generator) if self.case_balance else take(self.lesion, with_lesion)
+        balanced = self.case_balance > 0 and with_lesion > 0
+        lesion = self._draw_balanced(with_lesion, generator) if balanced else take(self.lesion, with_lesion)
         return torch.cat([lesion, take(self.empty, self.total_size - with_lesion)])
 
     def _draw_balanced(self, count: int, generator: torch.Generator) -> torch.Tensor:

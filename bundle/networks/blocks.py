@@ -17,9 +17,9 @@ class VolumeConvolution(nn.Conv3d):
     """Convolution 3x3x3 with bias that keeps the size; few slices are computed as channels of a 2D convolution.
 
     Padding makes a 3D convolution of one or two slices multiply by zeros: with one slice, two of the kernel's three
-    planes meet nothing else. With the slices as channels nothing is wasted, and it is the faster way up to two slices,
-    and for a single channel, for which oneDNN's 3D convolutions are slow. It also goes around an error of oneDNN: with
-    torch 2.13.0 the bfloat16 gradient of the weights of a 3D convolution is wrong, or NaN, when the depth is 2.
+    planes meet nothing else. With the slices as channels nothing is wasted, and it is the faster way up to two slices;
+    for a single channel, at which oneDNN's 3D convolutions are slow, up to four. It also goes around an error of
+    oneDNN: with torch 2.13.0 the bfloat16 gradient of the weights of a 3D convolution is wrong, or NaN, at depth 2.
 
     Args:
         in_channels: channels of the input ``(B, in_channels, S, H, W)``.
@@ -32,9 +32,11 @@ class VolumeConvolution(nn.Conv3d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``(B, in_channels, S, H, W)`` to ``(B, out_channels, S, H, W)``."""
         slices = input.shape[2]
-        if slices > 2 and self.in_channels > 1:
+        if slices > (4 if self.in_channels == 1 else 2):
             return F.conv3d(input, self.weight, self.bias, padding=1)
-        bias = None if self.bias is None else self.bias.repeat_interleave(slices)
+        bias = self.bias
+        if bias is not None:  # always; TorchScript asks
+            bias = bias.repeat_interleave(slices)
         planes = F.conv2d(input.flatten(1, 2), self._plane_weight(slices), bias, padding=1)
         return planes.unflatten(1, (self.out_channels, slices))
 

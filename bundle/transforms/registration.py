@@ -63,11 +63,12 @@ _logger = logging.getLogger(__name__)
 _SEARCH_MM, _FINE_MM = 6.0, 3.0
 _RING_MM = 3.0  # around the template's brain: its edge counts, the scalp does not
 _LOCAL_MM = 12.0
+_DEEP_MM = 6.0
 _CENTRE_MM = np.array([0.0, -18.0, 22.0])  # of the template's brain, about which heads are turned and scaled
 
-# What is tried, from template to head: nodding, and after that the place of the brain below the top of the head and
-# before or behind its middle, and its size.
-_PITCHES_DEG = (-30, -20, -10, 0, 10, 20, 30)
+# What is tried, from template to head: the turns about the axes to the right, to the front and to the top, and for each
+# the place of the brain below the top of the head and before or behind its middle, and its size.
+_TURNS_DEG = ((-30, -15, 0, 15, 30), (-20, 0, 20), (-20, 0, 20))
 _DROPS_MM = (0, 6, 12, 18, 24)
 _SLIDES_MM = (-24, -12, 0, 12, 24)
 _SIZES = (0.82, 0.93, 1.05)
@@ -83,6 +84,9 @@ class Placement(NamedTuple):
 
     affine: np.ndarray
     similarity: float
+    """Correlation of the head's and the template's intensities, both at 3 mm, inside the brain more than 6 mm from its
+    surface, of the hemisphere where it is higher: a stroke can take much of the other. Heads that are well placed have
+    0.45 to 0.95, wrong ones below 0.15."""
 
 
 class _Volume(NamedTuple):
@@ -166,16 +170,13 @@ def _equalised(volume: _Volume) -> _Volume:
 
 
 class _Fixed(NamedTuple):
-    """The template at one spacing: plain and equalised on the same grid, and where it is compared."""
+    """The template at one spacing: plain and equalised on the same grid, and the N voxels where it is compared."""
 
     plain: _Volume
     equalised: _Volume
     inside: np.ndarray
-
-    @property
-    def points_mm(self) -> np.ndarray:
-        points: np.ndarray = np.argwhere(self.inside) * self.plain.spacing_mm + self.plain.origin_mm
-        return points
+    points_mm: np.ndarray
+    depth_mm: np.ndarray
 
 
 @cache
@@ -185,7 +186,9 @@ def _fixed(spacing_mm: float) -> _Fixed:
     margin = (equalised.voxels.shape[0] - plain.voxels.shape[0]) // 2
     padded = _Volume(np.pad(plain.voxels, margin), equalised.origin_mm, spacing_mm)
     brain = ndimage.binary_fill_holes(padded.voxels > 0.1 * padded.voxels.max())
-    return _Fixed(padded, equalised, ndimage.distance_transform_edt(~brain, sampling=spacing_mm) <= _RING_MM)
+    inside = ndimage.distance_transform_edt(~brain, sampling=spacing_mm) <= _RING_MM
+    depth_mm = ndimage.distance_transform_edt(brain, sampling=spacing_mm)[inside]
+    return _Fixed(padded, equalised, inside, np.argwhere(inside) * spacing_mm + padded.origin_mm, depth_mm)
 
 
 def _values(volume: _Volume, points_mm: np.ndarray) -> np.ndarray:
@@ -200,11 +203,21 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(first @ second / np.sqrt((first @ first) * (second @ second) + 1e-12))
 
 
-def _similarity(equalised: _Volume, to_head: np.ndarray) -> float:
-    """Correlation of head and template, both equalised, in the template's brain; 1 for the template itself."""
+def _likeness(equalised: _Volume, to_head: np.ndarray) -> float:
+    """Correlation of head and template, both equalised, in and about the template's brain."""
     fixed = _fixed(equalised.spacing_mm)
     values = _values(equalised, apply_affine(to_head, fixed.points_mm))
     return _correlation(values, fixed.equalised.voxels[fixed.inside])
+
+
+def _similarity(head: _Volume, to_head: np.ndarray) -> float:
+    """:attr:`Placement.similarity`. Deep in the brain, for its outline fits many a round thing."""
+    fixed = _fixed(head.spacing_mm)
+    points, target = fixed.points_mm, fixed.plain.voxels[fixed.inside]
+    values = _values(head, apply_affine(to_head, points))
+    deep = fixed.depth_mm > _DEEP_MM
+    sides = (deep & (points[:, 0] < 0), deep & (points[:, 0] > 0))
+    return max(_correlation(values[side], target[side]) for side in sides)
 
 
 def _top_centre(volume: _Volume) -> np.ndarray:
@@ -214,22 +227,22 @@ def _top_centre(volume: _Volume) -> np.ndarray:
         return volume.origin_mm + (np.asarray(volume.voxels.shape) - 1) / 2 * volume.spacing_mm
     top = int(np.flatnonzero(head.any(axis=(0, 1)))[-1])
     upper, lower = (max(top - round(depth / volume.spacing_mm), 0) for depth in (20.0, 90.0))
-    outline = head[:, :, lower : upper + 1].any(axis=2)
+    outline: np.ndarray = np.any(head[:, :, lower : upper + 1], axis=2)
     lines = [np.flatnonzero(outline.any(axis=axis)) for axis in (1, 0)]
     return volume.origin_mm + np.array([*((line[0] + line[-1]) / 2 for line in lines), top]) * volume.spacing_mm
 
 
 def _starts(head: _Volume, equalised: _Volume) -> list[np.ndarray]:
-    """Affines template to head to begin with: the most similar places for some of the pitches."""
+    """Affines template to head to begin with: the most similar places for some of the turns."""
     fixed = _fixed(_SEARCH_MM)
-    points, target = fixed.points_mm[::2], fixed.equalised.voxels[fixed.inside][::2]
+    points, target = fixed.points_mm[::4], fixed.equalised.voxels[fixed.inside][::4]
     x, y, top = _top_centre(head)
     best = []
-    for pitch in _PITCHES_DEG:
+    for turns in product(*_TURNS_DEG):
         tried = []
         for drop, slide, size in product(_DROPS_MM, _SLIDES_MM, _SIZES):
             start = np.eye(4)
-            start[:3, :3] = size * Rotation.from_euler("x", pitch, degrees=True).as_matrix()
+            start[:3, :3] = size * Rotation.from_euler("xyz", turns, degrees=True).as_matrix()
             start[:3, 3] = -start[:3, :3] @ _CENTRE_MM
             highest = (points @ start[2, :3]).max() + start[2, 3] - _RING_MM
             start[:3, 3] += (x, y + slide, top - highest - drop)
@@ -280,10 +293,9 @@ def _improved(metric: itk.Object, fixed: _Volume, moving: _Volume, inside: np.nd
     return end
 
 
-def _aligned(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def _aligned(coarse: _Volume, fine: _Volume) -> np.ndarray:
     """The affine template to head, in mm: the place by correlation, then the fit by mutual information."""
-    coarse = _clipped(_upright(voxels, affine, _SEARCH_MM))
-    equalised, fixed = _equalised(coarse), _fixed(_SEARCH_MM)
+    equalised, fixed = _equalised(coarse), _fixed(coarse.spacing_mm)
     # Equalised images show one contrast, so correlation tells brain from scalp, where mutual information is content
     # with a brain that fills the whole head.
     placed = [
@@ -292,10 +304,10 @@ def _aligned(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
         )
         for start in _starts(coarse, equalised)
     ]
-    best = max(placed, key=lambda to_head: _similarity(equalised, to_head))
+    best = max(placed, key=lambda to_head: _likeness(equalised, to_head))
     metric = itk.MattesMutualInformationImageToImageMetricv4[_IMAGE, _IMAGE].New(NumberOfHistogramBins=32)
-    fixed = _fixed(_FINE_MM)
-    return _improved(metric, fixed.plain, _clipped(_upright(voxels, affine, _FINE_MM)), fixed.inside, best)
+    fixed = _fixed(fine.spacing_mm)
+    return _improved(metric, fixed.plain, fine, fixed.inside, best)
 
 
 def _on_mni_grid(shape: Sequence[int], affine: np.ndarray) -> bool:
@@ -322,15 +334,15 @@ def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> Placement:
         affine: voxels to RAS world in mm, ``(4, 4)``; the origin is not trusted, the axes roughly are.
 
     Returns:
-        the placement, however bad: see :func:`check_placement`.
+        the placement, however bad.
     """
-    equalised = _equalised(_clipped(_upright(voxels, affine, _SEARCH_MM)))
+    fine = _clipped(_upright(voxels, affine, _FINE_MM))
     if _on_mni_grid(voxels.shape, affine):
-        similarity = _similarity(equalised, np.eye(4))
+        similarity = _similarity(fine, np.eye(4))
         if similarity >= _SIMILAR_FROM:
             return Placement(np.eye(4), similarity)
-    to_head = _aligned(voxels, affine)
-    return Placement(np.linalg.inv(to_head), _similarity(equalised, to_head))
+    to_head = _aligned(_clipped(_upright(voxels, affine, _SEARCH_MM)), fine)
+    return Placement(np.linalg.inv(to_head), _similarity(fine, to_head))
 
 
 def _fault(placement: Placement) -> str | None:

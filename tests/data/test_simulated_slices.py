@@ -34,11 +34,12 @@ class CodedCases(Sequence[SimulatedCase]):
 
     def __getitem__(self, index: int) -> SimulatedCase:  # type: ignore[override]
         number = range(self.cases)[index]
-        label = np.zeros((197, 233, 189), dtype=np.uint8)
-        # The centres of the slices of 4 mm are at -72.5 mm and so on; that of the first voxel is at -72 mm.
-        label[80:120, 80:120, max(4 * number - 1, 0) : 4 * number + 2] = 1
+        # Less than the grid, and part of the brain's place; beyond it there is nothing.
+        label = np.zeros((100, 100, 189), dtype=np.uint8)
+        # The centre of slice n of 4 mm is that of voxel 4 n of 1 mm.
+        label[80:, 80:, max(4 * number - 2, 0) : 4 * number + 2] = 1
         image = np.zeros(label.shape, dtype=np.float32)
-        image[40:160, 40:190, 20:170] = 1 + label[40:160, 40:190, 20:170]
+        image[40:, 40:] = 1 + label[40:, 40:]
         return SimulatedCase(image, label, {"number": number})
 
 
@@ -93,12 +94,13 @@ def test_each_epoch_replaces_the_oldest_cases(preprocessing: VolumePreprocessing
 
 
 @pytest.mark.usefixtures("in_threads")
-@pytest.mark.parametrize(("volumes", "renewed"), [(3, 2), (3, 3), (2, 1), (3, 0)])
-@pytest.mark.parametrize("done", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("volumes", "renewed", "done"), [(3, 2, 1), (3, 2, 3), (2, 2, 1), (2, 1, 1), (2, 1, 3), (2, 0, 2)]
+)
 def test_a_resumed_training_goes_on_with_the_same_pools(
     volumes: int, renewed: int, done: int, preprocessing: VolumePreprocessing
 ) -> None:
-    epochs, sizes = 5, {"volumes": volumes, "renewed": renewed}
+    epochs, sizes = 4, {"volumes": volumes, "renewed": renewed}
     whole = train(dataset_of(30, preprocessing, **sizes), epochs)
     resumed = train(dataset_of(30, preprocessing, **sizes), epochs, done)
     assert resumed == whole[done:]
@@ -108,7 +110,8 @@ def test_a_resumed_training_goes_on_with_the_same_pools(
 
 @pytest.mark.usefixtures("in_threads")
 def test_behind_the_last_case_the_first_come_again(preprocessing: VolumePreprocessing) -> None:
-    assert train(dataset_of(5, preprocessing, volumes=3, renewed=2), 4)[2:] == [[3, 4, 2 + 3 - 0 - 5 + 0], [1, 4, 0]]
+    pools = train(dataset_of(5, preprocessing, volumes=3, renewed=2), 4)
+    assert pools == [[0, 1, 2], [3, 4, 2], [1, 4, 0], [1, 2, 3]]
 
 
 @pytest.mark.usefixtures("in_threads")

@@ -16,7 +16,7 @@ from bundle.errors import InputError
 from bundle.handlers import LoadCheckpoint, SaveBest, SaveLast, read_settings
 from bundle.handlers.checkpoints import save_atomically
 
-SETTINGS = {"spacing_mm": 2.0, "box": "brain", "slice_size": 96, "offsets": [-2, -1, 0, 1]}
+SETTINGS = {"space": "native", "spacing_mm": 2.0, "box": "brain", "slice_size": 96, "offsets": [-2, -1, 0, 1]}
 
 
 def network(weight: float) -> nn.Linear:
@@ -140,7 +140,9 @@ def test_missing_and_damaged_settings_are_refused(content: str | bytes | None, t
 @pytest.mark.parametrize("content", ["[]", "2.0", json.dumps({"spacing_mm": 2.0})])
 def test_settings_that_lack_something_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(content)
-    with pytest.raises(InputError, match=r"model\.json, which .* must hold box, offsets, slice_size, spacing_mm\."):
+    with pytest.raises(
+        InputError, match=r"model\.json, which .* must hold box, offsets, slice_size, space, spacing_mm\."
+    ):
         read_settings(str(tmp_path / "model.pt"))
 
 

@@ -300,13 +300,18 @@ def test_conv_block_is_twice_convolution_norm_relu() -> None:
     assert_equal(block(x), expected)
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("depth", [1, 2, 4])
-def test_3d_convolution_gives_what_a_plain_one_gives_with_its_gradients(depth: int, training: bool) -> None:
-    conv = ConvBlock(3, 2, 3).conv_0.conv.train(training)
-    plain = nn.Conv3d(2, 3, kernel_size=3, padding=1)
+@pytest.mark.parametrize("scripted", [False, True])
+@pytest.mark.parametrize("in_channels", [1, 2])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
+def test_3d_convolution_gives_what_a_plain_one_gives_with_its_gradients(
+    depth: int, in_channels: int, scripted: bool
+) -> None:
+    """One channel up to depth 4, and any channels at depth 1 and 2, are computed as planes; the rest in 3D."""
+    conv = ConvBlock(3, in_channels, 3).conv_0.conv
+    conv = torch.jit.script(conv) if scripted else conv
+    plain = nn.Conv3d(in_channels, 3, kernel_size=3, padding=1)
     plain.load_state_dict(conv.state_dict())
-    given = [random(2, 2, depth, 6, 5).requires_grad_() for _ in range(2)]
+    given = [random(2, in_channels, depth, 6, 5).requires_grad_() for _ in range(2)]
     outputs = [conv(given[0]), plain(given[1])]
     for output in outputs:
         output.backward(random(*output.shape, seed=3))
@@ -316,10 +321,11 @@ def test_3d_convolution_gives_what_a_plain_one_gives_with_its_gradients(depth: i
     torch.testing.assert_close(conv.bias.grad, plain.bias.grad)
 
 
+@pytest.mark.parametrize("in_channels", [1, 16])
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_3d_convolution_has_the_right_gradient_in_bfloat16(depth: int) -> None:
-    conv = ConvBlock(3, 16, 32).conv_0.conv.train()
-    x, weights = random(2, 16, depth, 24, 24), []
+def test_3d_convolution_has_the_right_gradient_in_bfloat16(depth: int, in_channels: int) -> None:
+    conv = ConvBlock(3, in_channels, 32).conv_0.conv.train()
+    x, weights = random(2, in_channels, depth, 24, 24), []
     for enabled in (False, True):
         conv.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):

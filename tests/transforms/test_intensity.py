@@ -53,6 +53,21 @@ def test_a_dark_cavity_inside_the_head_keeps_its_intensities(noisy: np.ndarray) 
     assert 0 < result.min() == result.max() < 0.02
 
 
+def test_the_median_of_the_brain_becomes_1_where_it_is_known(head: np.ndarray, noisy: np.ndarray) -> None:
+    brain = (head == 70) | (head == 110)
+    result = NormalizeHeadIntensity(brain)(torch.from_numpy(noisy)[None])[0].numpy()
+    assert np.median(result[brain]) == pytest.approx(1, abs=1e-6)
+    without_neck = noisy.copy()
+    without_neck[head == 60] = 0
+    other = NormalizeHeadIntensityd("image", brain)({"image": torch.from_numpy(without_neck)[None]})["image"][0].numpy()
+    np.testing.assert_allclose(other[brain], result[brain], rtol=1e-6)
+
+
+def test_a_brain_of_another_shape_is_refused(noisy: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"brain is \(5, 5, 5\), the image \(88, 108, 100\)"):
+        NormalizeHeadIntensity(np.ones((5, 5, 5), dtype=bool))(torch.from_numpy(noisy)[None])
+
+
 @pytest.mark.parametrize("factor", [1 / 1024, 3.0, 4096.0])
 def test_the_scanner_s_scale_does_not_matter(noisy: np.ndarray, factor: float) -> None:
     np.testing.assert_allclose(normalize(noisy * np.float32(factor)), normalize(noisy), rtol=1e-5)

@@ -203,7 +203,15 @@ def test_equal_settings_have_equal_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"keys": "image"}, {"spacing_mm": 2.0}, {"box": "thesis_180"}, {"box": "thesis_192"}, {"slice_size": 96}]
+    "other",
+    [
+        {"keys": "image"},
+        {"spacing_mm": 2.0},
+        {"box": "thesis_180"},
+        {"box": "thesis_192"},
+        {"slice_size": 96},
+        {"space": "mni"},
+    ],
 )
 def test_other_settings_have_another_text(other: dict) -> None:
     assert repr(VolumePreprocessing(**other)) != repr(VolumePreprocessing())
@@ -212,6 +220,11 @@ def test_other_settings_have_another_text(other: dict) -> None:
 def test_a_mistyped_box_is_refused_and_the_right_one_named() -> None:
     with pytest.raises(ValueError, match="did you mean 'brain'"):
         VolumePreprocessing(box="brian")
+
+
+def test_a_mistyped_space_is_refused_and_the_right_one_named() -> None:
+    with pytest.raises(ValueError, match="did you mean 'native'"):
+        VolumePreprocessing(space="nativ")
 
 
 def why_not(file: Path) -> str:

@@ -1,15 +1,24 @@
-"""Pictures of masks against the truth: the codes, and what is painted in which colour."""
+"""Pictures: masks against the truth in their colours, the overview of cases, the distribution of volumes."""
 
 from __future__ import annotations
 
+from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from scipy import ndimage
 
-from bundle.volumes.picture import Agreement, agreement, save_montage
+from bundle.volumes.picture import (
+    Agreement,
+    agreement,
+    save_lesion_overview,
+    save_montage,
+    save_volume_distribution,
+)
 
 COLOURS = {Agreement.HIT: "#009E73", Agreement.MISS: "#E69F00", Agreement.FALSE_ALARM: "#CC79A7"}
 OPACITY = 0.7
@@ -98,3 +107,89 @@ def test_there_is_a_row_per_case_in_their_order(tmp_path: Path) -> None:
     assert all(len(row) > 500 for row in rows)
     assert rows[0].max() < rows[1].min()
     assert rows[1].max() < rows[2].min()
+
+
+# The overview of simulated cases
+
+
+def overview(tmp_path: Path, *labels: np.ndarray) -> np.ndarray:
+    """The pixels ``(H, W, 3)`` of an overview of white images with these lesions."""
+    path = tmp_path / "overview.png"
+    image = np.ones(SHAPE, dtype=np.float32)
+    save_lesion_overview({f"case {number}": (image, label) for number, label in enumerate(labels)}, path)
+    return matplotlib.image.imread(path)[..., :3]
+
+
+def of_colour(picture: np.ndarray, colour: str, tolerance: float = 0.05) -> np.ndarray:
+    """Rows and columns ``(n, 2)`` of the pixels of a colour."""
+    return np.argwhere(np.abs(picture - np.array(to_rgb(colour))).max(axis=-1) < tolerance)
+
+
+@pytest.mark.parametrize(("cases", "rows"), [(1, 1), (3, 1), (4, 2), (12, 4)])
+def test_an_overview_has_three_cases_in_a_row(cases: int, rows: int, tmp_path: Path) -> None:
+    height, width, _ = overview(tmp_path, *[block((2, 2, 3))] * cases).shape
+    assert (height, width) == (int(2.9 * rows * 110), 15 * 110)
+    assert (tmp_path / "overview.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_lesion_is_outlined_beside_the_image_as_it_is(tmp_path: Path) -> None:
+    """Of six pictures in a row the second has the outline of the first case, and only it."""
+    picture = overview(tmp_path, block((2, 2, 3)))
+    outline = of_colour(picture, COLOURS[Agreement.MISS])
+    sixth = picture.shape[1] / 6
+    assert len(outline) > 100
+    assert sixth < outline[:, 1].min() < outline[:, 1].max() < 2 * sixth
+    # A line, no area: its middle is empty.
+    middle = (outline.min(axis=0) + outline.max(axis=0)) // 2
+    assert np.abs(outline - middle).max(axis=1).min() > 10
+
+
+def test_the_outlined_slice_is_the_one_with_most_lesion_and_the_right_way_up(tmp_path: Path) -> None:
+    """A square at the left back in slice 1, two at the right front in slice 4."""
+    left, right = (
+        of_colour(overview(tmp_path, label), COLOURS[Agreement.MISS]).mean(axis=0)
+        for label in (block((1, 1, 1)), block((1, 1, 1), (13, 17, 4), (13, 10, 4)))
+    )
+    assert right[0] < left[0]
+    assert right[1] > left[1]
+
+
+def test_a_case_without_lesion_has_no_outline(tmp_path: Path) -> None:
+    assert len(of_colour(overview(tmp_path, block()), COLOURS[Agreement.MISS])) == 0
+
+
+# The distribution of volumes
+
+
+def distribution(tmp_path: Path, volumes_ml: list[float]) -> np.ndarray:
+    path = tmp_path / "volumes.png"
+    save_volume_distribution(volumes_ml, {0.25: 1.0, 0.5: 10.0, 0.75: 100.0}, path)
+    picture = matplotlib.image.imread(path)
+    assert picture.shape[:2] == (440, 660)
+    return picture[..., :3]
+
+
+def test_the_cohort_s_quantiles_are_points_on_a_straight_line_over_the_logarithm(tmp_path: Path) -> None:
+    found = of_colour(distribution(tmp_path, [0.1, 1000.0]), "#D55E00")
+    points, count = ndimage.label(np.isin(np.arange(440)[:, None] * 660 + np.arange(660), found @ (660, 1)))
+    centres = np.array(ndimage.center_of_mass(points > 0, points, range(1, count + 1)))
+    sizes = np.bincount(points.ravel())[1:]
+    centres = centres[sizes > 10]
+    assert len(centres) == 4  # three, and that of the legend
+    # Equal steps up and to the right; the legend's is not on the line.
+    on_line = [
+        trio
+        for trio in combinations(sorted(centres.tolist(), key=itemgetter(1)), 3)
+        if np.abs(np.diff(trio, n=2, axis=0)).max() < 3 and trio[0][0] > trio[1][0] > trio[2][0]
+    ]
+    assert len(on_line) == 1
+
+
+def test_the_curve_of_the_volumes_rises_from_the_smallest_to_the_largest(tmp_path: Path) -> None:
+    """With nine of ten volumes small it is high up on the left, with nine of ten large low down."""
+    means = []
+    for volumes_ml in ([0.1] * 9 + [1000.0], [0.1] + [1000.0] * 9):
+        curve = of_colour(distribution(tmp_path, volumes_ml), "#0072B2")
+        between = curve[(curve[:, 1] > 250) & (curve[:, 1] < 400)]
+        means.append(np.median(between[:, 0]))
+    assert means[0] + 150 < means[1]

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from bundle import bundle_root
-from bundle.data.simulate import simulate_lesions
+from bundle.data.simulate import Head, simulate_case
 from bundle.networks import TSRLNet
-from bundle.transforms import TEMPLATE, VolumePreprocessing
+from bundle.transforms import atlas_grid
 
 ROOT = Path(bundle_root())
 CONFIGS = ROOT / "configs"
@@ -51,21 +51,14 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def mni_head() -> tuple[np.ndarray, np.ndarray]:
-    """The MNI head at 1 mm, prepared, and its affine."""
-    image = VolumePreprocessing(keys="image")({"image": str(TEMPLATE)})["image"]
-    return image[0].numpy(), image.affine.numpy()
-
-
-@pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory, mni_head: tuple[np.ndarray, np.ndarray]) -> Path:
+def cohort(tmp_path_factory: pytest.TempPathFactory, template_head: Head) -> Path:
     """Four cases of 15 mL of simulated lesion each, as ``images/`` and ``labels/`` and as ``datalist.json``."""
     folder = tmp_path_factory.mktemp("cohort")
-    head, affine = mni_head
+    affine, _ = atlas_grid()
     items = []
     for number in range(4):
-        image, label = simulate_lesions(head, np.random.default_rng(number), volume_ml=15.0)
-        for name, data in (("images", np.round(image * 1000).astype(np.int16)), ("labels", label)):
+        case = simulate_case(template_head, np.random.default_rng(number), volume_ml=15.0)
+        for name, data in (("images", np.round(case.image * 1000).astype(np.int16)), ("labels", case.label)):
             (folder / name).mkdir(exist_ok=True)
             nib.save(nib.Nifti1Image(data, affine), folder / name / f"case_{number}.nii.gz")
         items.append({"image": f"images/case_{number}.nii.gz", "label": f"labels/case_{number}.nii.gz"})

@@ -256,6 +256,7 @@ def test_every_slice_comes_once_in_an_epoch(cohort: Path) -> None:
         dataset_dir=str(cohort),
         datalist=str(cohort / "datalist.json"),
         datalist_key="test",
+        space="native",
         spacing_mm=2.0,
         slice_size=96,
     )
@@ -278,7 +279,8 @@ def test_thesis_chapters_take_its_box_without_augmentation_or_validation_share(
     assert (parser["box"], parser["augment"], parser["val_fraction"]) == (box, False, 0.0)
     for part in ("train", "validate"):
         settings = parser.get_parsed_content(f"{part}::preprocessing").settings
-        assert settings == {"keys": ("image", "label"), "spacing_mm": 1.0, "box": box, "slice_size": 192}
+        expected = {"keys": ("image", "label"), "spacing_mm": 1.0, "box": box, "slice_size": 192, "space": "native"}
+        assert settings == expected
     assert parser.get_parsed_content("settings")["box"] == box  # what is kept beside the weights
     with torch.device("meta"):
         assert type(parser.get_parsed_content("network_def")) is network

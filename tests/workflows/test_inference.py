@@ -18,7 +18,8 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from nibabel.processing import resample_from_to
 from scipy import ndimage
 
-from bundle.data.simulate import simulate_lesions
+from bundle.data.simulate import Head, simulate_case
+from bundle.transforms import atlas_grid
 from tests.workflows.conftest import CONFIGS, FEATURES, Run
 
 AXCODES = ["".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)]
@@ -70,15 +71,15 @@ def assert_on_grid(mask: nib.Nifti1Image, source: nib.spatialimages.SpatialImage
 
 
 @pytest.fixture(scope="module")
-def slab(mni_head: tuple[np.ndarray, np.ndarray]) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+def slab(template_head: Head) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
     """28 mm of the MNI head with 30 mL of simulated lesion, int16 at 1 mm in RAS, and the true mask."""
-    head, affine = mni_head
-    image, lesion = simulate_lesions(head, np.random.default_rng(0), volume_ml=30.0)
-    middle = round(ndimage.center_of_mass(lesion)[2])
+    affine, _ = atlas_grid()
+    case = simulate_case(template_head, np.random.default_rng(0), volume_ml=30.0)
+    middle = round(ndimage.center_of_mass(case.label)[2])
     part = np.s_[:, :, middle - 14 : middle + 14]
     return (
-        nib.Nifti1Image(np.round(image * 1000).astype(np.int16), affine).slicer[part],
-        nib.Nifti1Image(lesion, affine).slicer[part],
+        nib.Nifti1Image(np.round(case.image * 1000).astype(np.int16), affine).slicer[part],
+        nib.Nifti1Image(case.label, affine).slicer[part],
     )
 
 

@@ -48,6 +48,7 @@ def learnt(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.M
         val_fraction=0.0,
         lesion_fraction=0.8,
         samples_per_epoch=96,
+        space="native",
         spacing_mm=2.0,
         slice_size=96,
         **{"network_def::features": [8, 16, 32, 64, 64], "network_def::dropout": 0.0},

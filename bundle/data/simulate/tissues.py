@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bundle.data.simulate.fields import smooth_noise
 from bundle.errors import InputError, explain
 from bundle.files import replacing
+from bundle.processes import begin_worker
 from bundle.transforms.checks import check_volume
 from bundle.transforms.intensity import NormalizeHeadIntensity
 from bundle.transforms.registration import AffineToMNI, atlas_brain, atlas_grid
@@ -252,5 +253,5 @@ def load_heads(
         raise InputError("There is no head to simulate lesions in.")
     load = partial(_cached_head, cache_dir=None if cache_dir is None else Path(cache_dir))
     # Processes of their own, not forks: ITK's threads do not survive a fork.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker) as pool:
         return list(tqdm(pool.map(load, files), total=len(files), desc="heads", disable=not progress))

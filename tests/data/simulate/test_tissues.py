@@ -191,7 +191,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, block_head: Head) -> list[str]:
         return Head(Path(file).name, block_head.tissue, image=block_head.image)
 
     monkeypatch.setattr(tissues, "load_head", load)
-    monkeypatch.setattr(tissues, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(tissues, "ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
     return files
 
 

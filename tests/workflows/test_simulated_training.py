@@ -1,0 +1,127 @@
+"""``run training`` with configs/simulated.json: it ends, renews its pool and goes on where it stopped."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.data.meta_tensor import MetaTensor
+
+from bundle.data import SliceDataset
+from bundle.data.simulate.parts import masks_of
+from bundle.transforms import TEMPLATE, atlas_grid
+from tests.workflows.conftest import COARSE, CONFIGS, Run, command
+
+CONFIG_FILES = ("train.json", "simulated.json")
+STEPS = 2
+QUICK = COARSE | {
+    "space": "mni",
+    "heads": str(TEMPLATE),
+    "test_masks": 0.2,
+    "volumes": 2,
+    "renewed_per_epoch": 1,
+    "healthy_fraction": 0.0,
+    "lesion_fraction": 0.5,
+    "batch_size": 4,
+    "samples_per_epoch": 4 * STEPS,
+}
+
+
+@pytest.fixture(scope="module")
+def masks(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six real masks."""
+    folder = tmp_path_factory.mktemp("masks")
+    for file in sorted((shared_data / "lesion_masks" / "soop").iterdir())[:6]:
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(masks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Two epochs: the output folder, beside which the head is kept, and the console."""
+    folder = tmp_path_factory.mktemp("simulated")
+    words = command(
+        "training",
+        *CONFIG_FILES,
+        masks=masks,
+        heads_cache=folder / "heads",
+        output_dir=folder / "out",
+        epochs=2,
+        **QUICK,
+    )
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder, done.stdout + done.stderr
+
+
+def test_a_training_on_simulated_volumes_ends_well(trained: tuple[Path, str]) -> None:
+    folder, log = trained
+    losses = re.findall(r"Epoch\[(\d+)\] Metrics -- loss: ([\d.]+)", log)
+    assert [epoch for epoch, _ in losses] == ["1", "2"]
+    assert all(float(loss) > 0 for _, loss in losses)
+    assert torch.load(folder / "out" / "last.pt", weights_only=True)["trainer"]["iteration"] == 2 * STEPS
+    assert '"space": "mni"' in (folder / "out" / "model.json").read_text()
+    assert [file.suffix for file in (folder / "heads").iterdir()] == [".npz"]
+
+
+def prepared(workflow: ConfigWorkflow, number: int) -> SliceDataset:
+    """A case of the config, as the network sees it."""
+    case = workflow.parser.get_parsed_content("cases")[number]
+    steps = workflow.parser.get_parsed_content("train::preprocessing").after_registration
+    affine = torch.as_tensor(atlas_grid()[0])
+
+    def prepare(item: dict) -> dict:
+        volumes = {"image": case.image, "label": case.label}
+        return steps({key: MetaTensor(torch.from_numpy(array)[None], affine=affine) for key, array in volumes.items()})
+
+    return SliceDataset([{"image": "", "label": ""}], prepare, progress=False)
+
+
+def test_a_resumed_training_goes_on_and_has_renewed_its_pool(trained: tuple[Path, str], masks: Path) -> None:
+    """After three epochs that replace one of two volumes, cases 3 and 4 of five are left."""
+    folder, _ = trained
+    workflow = ConfigWorkflow(
+        [str(CONFIGS / name) for name in CONFIG_FILES],
+        run_id="training",
+        workflow_type="train",
+        masks=str(masks),
+        heads_cache=str(folder / "heads"),
+        output_dir=str(folder / "out"),
+        epochs=3,
+        resume=True,
+        **QUICK,
+    )
+    workflow.initialize()
+    workflow.run()
+    assert torch.load(folder / "out" / "last.pt", weights_only=True)["trainer"]["iteration"] == 3 * STEPS
+    dataset = workflow.parser.get_parsed_content("train::dataset")
+    dataset.pool.shutdown()
+    assert len(dataset.cases) == 5
+    files = sorted(str(file) for file in masks.iterdir())
+    assert dataset.cases.masks.files == masks_of("training", files, 0.2)
+    for place, number in ((0, 4), (1, 3)):
+        for key, tensor in prepared(workflow, number).volumes[0].items():
+            assert torch.equal(dataset.volumes[place][key], tensor)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"heads": "nowhere"}, r"nowhere does not exist: a folder of T1w images"),
+        ({"test_heads": ["chris*"]}, r"No head is called chris\*: a pattern of file names among the heads"),
+        ({"renewed_per_epoch": 3}, r"2 simulated volumes, 3 renewed: 0 <= renewed <= volumes is needed\."),
+    ],
+    ids=["no head", "a pattern that fits none", "more renewed than there are"],
+)
+def test_bad_input_ends_in_one_sentence(
+    overrides: dict, sentence: str, trained: tuple[Path, str], masks: Path, tmp_path: Path, run: Run
+) -> None:
+    common = {"masks": masks, "heads_cache": trained[0] / "heads", "output_dir": tmp_path, "epochs": 1}
+    done = run("training", *CONFIG_FILES, **{**QUICK, **common, **overrides})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert re.search(rf"^Error: .*{sentence}", done.stderr, re.MULTILINE)
