@@ -35,15 +35,13 @@ class Way:
     slices_as_channels: bool = True
     keep_memory: bool = True
     amp: bool = True
-    fused: bool = True
 
 
 WAYS = (
-    Way("float32, 3D convolutions, memory given back", False, False, False, False),
-    Way("+ few slices as channels", True, False, False, False),
-    Way("+ freed memory kept", True, True, False, False),
-    Way("+ bfloat16", True, True, True, False),
-    Way("+ fused Adam", True, True, True, True),
+    Way("float32, 3D convolutions, memory given back", False, False, False),
+    Way("+ few slices as channels", True, False, False),
+    Way("+ freed memory kept", True, True, False),
+    Way("+ bfloat16"),
 )
 
 
@@ -75,7 +73,7 @@ def _train(way: Way, slice_size: int, batch_size: int, steps: int) -> Measured:
         VolumeConvolution.forward = nn.Conv3d.forward  # type: ignore[method-assign]  # the process ends with the way
     torch.manual_seed(0)
     network, loss_function, infer = TSRLNet().train(), TSRLLoss(), AutocastInferer(amp=way.amp)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=way.fused)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     seconds, losses = [], []
     for step in range(steps):
         image, label = _batch(slice_size, batch_size, seed=step)

@@ -152,7 +152,7 @@ COPIES: dict[str, tuple[Callable[[nib.Nifti1Image], nib.spatialimages.SpatialIma
     "anisotropic.nii.gz": (lambda image: on_grid(image, np.diag([0.9, 0.9, 3.0]), (220, 260, 14)), 0.87),
     "oblique.nii.gz": (lambda image: on_grid(image, euler2mat(0.2, 0.06, 0.08), (240, 260, 76)), 0.8),
     "sheared.nii.gz": (sheared, 0.9),
-    "slope.nii.gz": (with_slope, 0.99),
+    "slope.nii.gz": (with_slope, 0.97),
     "uint8.nii": (lambda image: nib.Nifti1Image((image.get_fdata() / 10).astype(np.uint8), image.affine), 0.97),
     "float64.nii.gz": (lambda image: nib.Nifti1Image(image.get_fdata() / 7e3, image.affine), 0.99),
     "freesurfer.mgz": (lambda image: nib.MGHImage(image.get_fdata(dtype=np.float32), image.affine), 0.99),

@@ -41,7 +41,7 @@ def learnt(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.M
         dataset_dir=str(cohort),
         output_dir=str(tmp_path_factory.mktemp("overfit")),
         logging_file=False,
-        epochs=30,
+        epochs=36,
         lr_decay=0.92,
         learning_rate=0.006,
         batch_size=8,

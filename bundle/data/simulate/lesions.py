@@ -58,12 +58,15 @@ class LesionMasks:
     def _read(self, file: str) -> tuple[tuple[slice, ...], np.ndarray, float]:
         """The lesion's box on the ATLAS grid, what is in it as bits, and its volume in mL."""
         try:
-            image = nib.as_closest_canonical(nib.load(file))
-            if not np.allclose(image.affine[:3, :3], np.eye(3)):
-                image = resample_from_to(image, (self.shape, self.affine), order=1)
+            image = nib.as_closest_canonical(nib.squeeze_image(nib.load(file)))
+            axes = image.ndim
+            if axes == 3 and not np.allclose(image.affine[:3, :3], np.eye(3)):
+                image = resample_from_to(image, (self.shape, self.affine), order=0)
             mask = np.asarray(image.dataobj) > 0.5
         except Exception as error:  # whatever a damaged file makes the reader raise
             raise InputError(explain(file, error)) from error
+        if axes != 3:
+            raise InputError(f"{file} has {axes} axes: one 3D lesion mask is expected.")
         # From the mask's voxels to the ATLAS grid's; what lies outside of that is cut off.
         shift = np.round(image.affine[:3, 3] - self.affine[:3, 3]).astype(int)
         inside = tuple(slice(max(-s, 0), max(e - s, 0)) for s, e in zip(shift, self.shape, strict=True))
