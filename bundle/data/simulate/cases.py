@@ -88,7 +88,7 @@ def simulate_case(
     record["lacunes"] = int(rng.poisson(1.5))
     image[box] = add_lacunes(image[box], tissue[box], rng, label[box], record["lacunes"])
     if label.any():
-        image = paint_lesion(image, label, rng)
+        image = paint_lesion(image, label, tissue >= Tissue.GREY, rng)
     whole = bool((tissue == Tissue.OUTSIDE_BRAIN).sum() > 0.3 * (tissue >= Tissue.CSF).sum())
     record["skull_stripped"] = not whole or bool(rng.random() < 0.4)
     record["defaced"] = whole and not record["skull_stripped"] and bool(rng.random() < 0.5)

@@ -24,7 +24,7 @@ _SMALLEST_ML, _LARGEST_ML = 0.08, 200.0
 
 _ALIKE = 12
 _MARGIN = 8
-_SULCI_INSIDE_MM = 3.0
+_SULCI_INSIDE_MM = 2.0
 
 
 def draw_volume_ml(rng: np.random.Generator) -> float:
@@ -59,14 +59,13 @@ class LesionMasks:
         """The lesion's box on the ATLAS grid, what is in it as bits, and its volume in mL."""
         try:
             image = nib.as_closest_canonical(nib.squeeze_image(nib.load(file)))
-            axes = image.ndim
-            if axes == 3 and not np.allclose(image.affine[:3, :3], np.eye(3)):
+            if image.ndim == 3 and not np.allclose(image.affine[:3, :3], np.eye(3)):
                 image = resample_from_to(image, (self.shape, self.affine), order=0)
             mask = np.asarray(image.dataobj) > 0.5
         except Exception as error:  # whatever a damaged file makes the reader raise
             raise InputError(explain(file, error)) from error
-        if axes != 3:
-            raise InputError(f"{file} has {axes} axes: one 3D lesion mask is expected.")
+        if mask.ndim != 3:
+            raise InputError(f"{file} has {mask.ndim} axes: one 3D lesion mask is expected.")
         # From the mask's voxels to the ATLAS grid's; what lies outside of that is cut off.
         shift = np.round(image.affine[:3, 3] - self.affine[:3, 3]).astype(int)
         inside = tuple(slice(max(-s, 0), max(e - s, 0)) for s, e in zip(shift, self.shape, strict=True))
@@ -143,7 +142,7 @@ def box_of(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
 def _parenchyma(tissue: np.ndarray) -> np.ndarray:
     """Grey and white matter and the narrow sulci between, which raters include; not the ventricles."""
     solid = (tissue == Tissue.GREY) | (tissue == Tissue.WHITE)
-    closed: np.ndarray = ndimage.binary_closing(solid, iterations=1) & (tissue >= Tissue.CSF)
+    closed: np.ndarray = ndimage.binary_closing(solid, iterations=2) & (tissue >= Tissue.CSF)
     return closed & (tissue != Tissue.VENTRICLE)
 
 
@@ -167,7 +166,7 @@ def fit_lesion(
     # 1 to 3 mm on average over the mask, not of each component; never out of the box.
     warped = warp(mask[box].astype(np.float32), np.clip(push / 1.6, 1 - _MARGIN, _MARGIN - 1)) > 0.5
     tissue = tissue[box]
-    # Sulci deep inside a large lesion are part of its cavity, as raters draw it.
+    # Sulci inside a lesion are part of it, as raters draw it.
     inside = ndimage.distance_transform_edt(warped) > _SULCI_INSIDE_MM
     allowed = _parenchyma(tissue) | (inside & (tissue == Tissue.CSF))
     lesion = warped & allowed

@@ -19,9 +19,10 @@ _FLUID = (0.16, 0.26)
 _GLIOSIS_BELOW_ML = 15
 
 
-def _level(lesion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _level(lesion: np.ndarray, brain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """T1w intensity of the lesion's voxels."""
-    depth = ndimage.distance_transform_edt(lesion).astype(np.float32) - 0.5
+    # A rim is where the rest of the brain begins: towards a sulcus there is none.
+    depth = ndimage.distance_transform_edt(lesion | ~brain).astype(np.float32) - 0.5
     texture = 0.7 * smooth_noise(rng, lesion.shape, rng.uniform(1.5, 4.0)) + 0.5 * smooth_noise(rng, lesion.shape, 1.2)
     level = np.interp(depth, _DEPTH_MM, _PROFILE) * rng.uniform(0.85, 1.2)
     level += np.interp(depth, _DEPTH_MM, _VARIATION) * rng.uniform(0.4, 1.1) * texture
@@ -29,16 +30,17 @@ def _level(lesion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         cavity = depth + 2.0 * smooth_noise(rng, lesion.shape, 6.0) > rng.uniform(1.0, 4.0)
         edge = ndimage.gaussian_filter(cavity.astype(np.float32), 0.7, truncate=2)
         level = level * (1 - edge) + rng.uniform(*_FLUID) * edge
-    fluid: np.ndarray = np.maximum(level, 0.12).astype(np.float32)
-    return fluid
+    bounded: np.ndarray = np.maximum(level, 0.12).astype(np.float32)
+    return bounded
 
 
-def paint_lesion(image: np.ndarray, lesion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def paint_lesion(image: np.ndarray, lesion: np.ndarray, brain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The head with the lesion's tissue as dark as its depth asks for.
 
     Args:
         image: T1w ``(H, W, D)`` at 1 mm, 1 at the white matter mode.
         lesion: boolean mask of the same shape, not empty.
+        brain: boolean mask of its tissue and ventricles, towards which the lesion has a rim.
         rng: source of randomness.
 
     Returns:
@@ -51,9 +53,9 @@ def paint_lesion(image: np.ndarray, lesion: np.ndarray, rng: np.random.Generator
     if (
         lesion.sum() < _GLIOSIS_BELOW_ML * 1000 and rng.random() < 0.08
     ):  # scarred, not hollow: the anatomy shows through
-        level = healthy * rng.uniform(0.5, 0.72)
+        level = healthy * rng.uniform(0.45, 0.62)
     else:
-        level = _level(lesion[box], rng)
+        level = _level(lesion[box], brain[box], rng)
     # Strands of spared tissue, and the rim's partial volume, sharp or soft.
     strands = np.maximum(smooth_noise(rng, level.shape, rng.uniform(3, 6)) - rng.uniform(0.3, 1.5), 0)
     damage = np.clip(1 - rng.uniform(0.0, 0.5) * strands, 0.2, 1)

@@ -15,6 +15,8 @@ PROFILE = {(0, 1): 0.49, (1, 2): 0.43, (2, 3): 0.38, (3, 5): 0.33, (5, 8): 0.27}
 LESION = ellipsoid((56, 56, 56), (28, 28, 28), (19, 18, 17))
 """24 mL: over what may be scarred only."""
 
+EVERYWHERE = np.ones_like(LESION)
+
 
 @pytest.fixture(scope="module")
 def levels() -> np.ndarray:
@@ -22,7 +24,7 @@ def levels() -> np.ndarray:
     depth = ndimage.distance_transform_edt(LESION)
     layers = [(depth > first) & (depth <= last) for first, last in PROFILE]
     white = np.ones(LESION.shape, dtype=np.float32)
-    painted = (paint_lesion(white, LESION, np.random.default_rng(seed)) for seed in range(40))
+    painted = (paint_lesion(white, LESION, EVERYWHERE, np.random.default_rng(seed)) for seed in range(40))
     return np.array([[image[layer].mean() for layer in layers] for image in painted])
 
 
@@ -44,12 +46,24 @@ def test_lesions_differ_from_seed_to_seed(levels: np.ndarray) -> None:
 def test_the_head_is_not_changed_and_nothing_is_beyond_4_mm_from_the_lesion() -> None:
     head = np.random.default_rng(0).uniform(0.5, 1.0, LESION.shape).astype(np.float32)
     before = head.copy()
-    painted = paint_lesion(head, LESION, np.random.default_rng(1))
+    painted = paint_lesion(head, LESION, EVERYWHERE, np.random.default_rng(1))
     assert np.array_equal(head, before)
     far = ndimage.distance_transform_edt(~LESION) > 4 * np.sqrt(3)
     assert np.array_equal(painted[far], before[far])
     assert (painted <= before + 1e-6).all()  # nothing is made brighter
     assert (painted[LESION] < before[LESION] - 0.05).mean() > 0.9
+
+
+def test_towards_a_sulcus_a_lesion_has_no_rim() -> None:
+    """The half of the lesion that looks at fluid is as dark at its border as it is inside."""
+    brain = EVERYWHERE.copy()
+    brain[:28] = False
+    border = LESION & (ndimage.distance_transform_edt(LESION) <= 1.5)
+    painted = [
+        paint_lesion(np.ones(LESION.shape, np.float32), LESION, brain, np.random.default_rng(seed)) for seed in range(10)
+    ]
+    mean = np.mean(painted, axis=0)
+    assert mean[:20][border[:20]].mean() < mean[36:][border[36:]].mean() - 0.1
 
 
 def test_a_small_lesion_is_sometimes_a_scar_through_which_the_anatomy_shows() -> None:
@@ -60,7 +74,7 @@ def test_a_small_lesion_is_sometimes_a_scar_through_which_the_anatomy_shows() ->
     core = ellipsoid((30, 30, 30), (15, 15, 15), (3, 3, 3))
     ratios = []
     for seed in range(150):
-        image = paint_lesion(head, small, np.random.default_rng(seed))
+        image = paint_lesion(head, small, np.ones_like(small), np.random.default_rng(seed))
         ratios.append(image[:15][core[:15]].mean() / image[15:][core[15:]].mean())
     scars = sum(ratio > 1.4 for ratio in ratios)
     assert 4 <= scars <= 24
@@ -70,6 +84,6 @@ def test_a_small_lesion_is_sometimes_a_scar_through_which_the_anatomy_shows() ->
 def test_a_lesion_at_the_edge_of_the_volume_is_painted() -> None:
     corner = np.zeros((20, 20, 20), dtype=bool)
     corner[:6, :6, :6] = True
-    painted = paint_lesion(np.ones(corner.shape, np.float32), corner, np.random.default_rng(0))
+    painted = paint_lesion(np.ones(corner.shape, np.float32), corner, np.ones_like(corner), np.random.default_rng(0))
     assert painted[corner].mean() < 0.8
     assert (painted[12:] == 1).all()
