@@ -58,10 +58,11 @@ def test_a_ventricle_that_has_grown_into_the_lesion_is_not_lesion(lesioned: Lesi
 
 
 def test_lesions_are_darker_than_the_white_matter(lesioned: Lesioned) -> None:
+    """Whose median a bias field of up to 0.15 and thick slices move."""
     for case, _, tissue in lesioned:
         lesion = case.label > 0
         white = np.median(case.image[(tissue == Tissue.WHITE) & ~lesion])
-        assert white == pytest.approx(1, abs=0.12)
+        assert white == pytest.approx(1, abs=0.2)
         assert case.image[lesion].mean() < 0.75 * white
 
 
