@@ -17,7 +17,7 @@ from bundle.inferers import AutocastInferer
 from bundle.losses import TSRLLoss
 from bundle.memory import keep_freed_memory
 from bundle.networks import TSRLNet
-from bundle.networks.blocks import VolumeConvolution
+from bundle.networks.blocks import ChannelProjection, VolumeConvolution
 
 __all__ = ["training"]
 
@@ -33,14 +33,16 @@ class Way:
 
     name: str
     slices_as_channels: bool = True
+    channels_last: bool = True
     keep_memory: bool = True
     amp: bool = True
 
 
 WAYS = (
-    Way("float32, 3D convolutions, memory given back", False, False, False),
-    Way("+ few slices as channels", True, False, False),
-    Way("+ freed memory kept", True, True, False),
+    Way("float32, 3D convolutions, channels first, memory given back", False, False, False, False),
+    Way("+ slices as channels", True, False, False, False),
+    Way("+ channels last", True, True, False, False),
+    Way("+ freed memory kept", True, True, True, False),
     Way("+ bfloat16"),
 )
 
@@ -65,12 +67,21 @@ def _batch(slice_size: int, batch_size: int, seed: int) -> tuple[torch.Tensor, t
     return image, label
 
 
+def _as_it_is(tensor: torch.Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
+    """``Tensor.contiguous`` that never turns a tensor to channels last."""
+    return tensor if memory_format == torch.channels_last else tensor.clone(memory_format=memory_format)
+
+
 def _train(way: Way, slice_size: int, batch_size: int, steps: int) -> Measured:
     """Trains a new TSRL-Net; in a process of its own, because the allocator's settings cannot be taken back."""
     if way.keep_memory:
         keep_freed_memory()
+    # What is replaced stays so: the process ends with the way.
     if not way.slices_as_channels:
-        VolumeConvolution.forward = nn.Conv3d.forward  # type: ignore[method-assign]  # the process ends with the way
+        for convolution in (VolumeConvolution, ChannelProjection):
+            convolution.forward = nn.Conv3d.forward  # type: ignore[method-assign]
+    if not way.channels_last:
+        torch.Tensor.contiguous = _as_it_is  # type: ignore[assignment, method-assign]
     torch.manual_seed(0)
     network, loss_function, infer = TSRLNet().train(), TSRLLoss(), AutocastInferer(amp=way.amp)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -101,7 +112,7 @@ def _speed(processes: ProcessPoolExecutor, slice_size: int, batch_size: int, rep
     for name, steps in seconds.items():
         median = statistics.median(steps)
         speed = f"{batch_size / median:.2f} slices/s, peak {peaks[name]:.1f} GB"
-        print(f"{name:<44} {plain / median:5.2f} x  ({speed})")
+        print(f"{name:<62} {plain / median:5.2f} x  ({speed})")
 
 
 def _curves(processes: ProcessPoolExecutor, steps: int) -> None:

@@ -10,46 +10,64 @@ from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["ConvBlock", "MultiScaleConvolution", "VolumeConvolution"]
+__all__ = ["ChannelProjection", "ConvBlock", "MultiScaleConvolution", "VolumeConvolution", "slices_as_channels"]
+
+
+def slices_as_channels(volume: torch.Tensor) -> torch.Tensor:
+    """``(B, C, H, W, S)`` to ``(B, S * C, H, W)``, slice by slice; a view of what is channels last in memory."""
+    return volume.permute(0, 4, 1, 2, 3).flatten(1, 2)
 
 
 class VolumeConvolution(nn.Conv3d):
-    """Convolution 3x3x3 with bias that keeps the size; few slices are computed as channels of a 2D convolution.
+    """Convolution 3x3x3 with bias that keeps the size, computed as a 2D convolution whose channels are the slices'.
 
-    Padding makes a 3D convolution of one or two slices multiply by zeros: with one slice, two of the kernel's three
-    planes meet nothing else. With the slices as channels nothing is wasted, and it is the faster way up to two slices;
-    for a single channel, at which oneDNN's 3D convolutions are slow, up to four. It also goes around an error of
-    oneDNN: with torch 2.13.0 the bfloat16 gradient of the weights of a 3D convolution is wrong, or NaN, at depth 2.
+    It is for few slices: padding makes a 3D convolution of one or two slices multiply by zeros, which here does not
+    happen, and 2D convolutions of many channels are what processors are fastest at. It also goes around errors of
+    oneDNN in torch 2.13.0: the bfloat16 gradient of a 3D convolution's weights is wrong or NaN at depth 2 (AVX-512) and
+    at depth 4 (AMX), and convolutions 3x3x3 and 1x1x1 have been seen to crash with AMX.
 
     Args:
-        in_channels: channels of the input ``(B, in_channels, S, H, W)``.
-        out_channels: channels of the output ``(B, out_channels, S, H, W)``.
+        in_channels: channels of the input ``(B, in_channels, H, W, S)``.
+        out_channels: channels of the output ``(B, out_channels, H, W, S)``.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """``(B, in_channels, S, H, W)`` to ``(B, out_channels, S, H, W)``."""
-        slices = input.shape[2]
-        if slices > (4 if self.in_channels == 1 else 2):
-            return F.conv3d(input, self.weight, self.bias, padding=1)
+        """``(B, in_channels, H, W, S)`` to ``(B, out_channels, H, W, S)``; channels last in memory need no copy."""
+        slices = input.shape[4]
         bias = self.bias
         if bias is not None:  # always; TorchScript asks
-            bias = bias.repeat_interleave(slices)
-        planes = F.conv2d(input.flatten(1, 2), self._plane_weight(slices), bias, padding=1)
-        return planes.unflatten(1, (self.out_channels, slices))
+            bias = bias.repeat(slices)
+        planes = F.conv2d(slices_as_channels(input), self._plane_weight(slices), bias, padding=1)
+        return planes.unflatten(1, (slices, self.out_channels)).permute(0, 2, 3, 4, 1)
 
     def _plane_weight(self, slices: int) -> torch.Tensor:
-        """The weight ``(out_channels * slices, in_channels * slices, 3, 3)`` between slices that are channels.
+        """The weight ``(slices * out_channels, slices * in_channels, 3, 3)`` between slices that are channels.
 
         From slice i to slice o leads the kernel's plane 1 + i - o; beyond the kernel's three planes there is 0.
         """
         beyond = max(slices - 2, 0)
-        weight = F.pad(self.weight, (0, 0, 0, 0, beyond, beyond))
+        weight = F.pad(self.weight, (beyond, beyond)).permute(0, 4, 1, 2, 3)  # out, plane, in, 3, 3
         first = 1 + beyond
-        windows = [weight[:, :, first - out : first - out + slices] for out in range(slices)]
-        return torch.stack(windows, dim=1).flatten(2, 3).flatten(0, 1)
+        windows = [weight[:, first - out : first - out + slices].flatten(1, 2) for out in range(slices)]
+        return torch.cat(windows)
+
+
+class ChannelProjection(nn.Conv3d):
+    """Convolution 1x1x1 to one channel, computed as a product of matrices; see :class:`VolumeConvolution` for why.
+
+    Args:
+        channels: C of the input ``(B, C, H, W, S)``.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 1, kernel_size=1)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """``(B, C, H, W, S)`` to ``(B, 1, H, W, S)``."""
+        return F.linear(input.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
 
 
 class ConvBlock(TwoConv):

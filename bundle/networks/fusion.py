@@ -1,7 +1,8 @@
 """Joins of the 3D branch to the 2D encoder: each takes the two feature maps at one scale and gives the joined map.
 
-Shapes: 3D features ``(B, C, S, H, W)`` with S slices left after pooling, 2D features ``(B, C, H, W)``, joined map
-``(B, out_channels, H, W)``.
+Shapes: 3D features ``(B, C, H, W, S)`` with S slices left after pooling, 2D features ``(B, C, H, W)``, joined map
+``(B, out_channels, H, W)``. Sums begin with the 2D features: a sum has the first term's layout in memory, and the 2D
+features' is channels last, which a map projected from one slice need not be.
 """
 
 from __future__ import annotations
@@ -9,22 +10,32 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from bundle.networks.blocks import ChannelProjection, slices_as_channels
+
 __all__ = ["AddFusion", "ConcatenateFusion", "CrossDimensionFusion", "SliceProjection", "SqueezeExcitationFusion"]
+
+
+class SlicesAsChannels(nn.Module):
+    """:func:`slices_as_channels` as a layer."""
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        """``(B, C, H, W, S)`` to ``(B, S * C, H, W)``."""
+        return slices_as_channels(volume)
 
 
 class SliceProjection(nn.Sequential):
     """3D features to a 2D map: conv 1x1x1 to one channel, slices become channels, conv 3x3 to C (thesis 3.3).
 
     Args:
-        channels: C of the 3D features ``(B, C, S, H, W)`` and of the result ``(B, C, H, W)``.
+        channels: C of the 3D features ``(B, C, H, W, S)`` and of the result ``(B, C, H, W)``.
         slices: S, the slices left at this scale.
         norm: batch norm before the ReLU, as CFF has it and D-UNet does not.
     """
 
     def __init__(self, channels: int, slices: int, norm: bool) -> None:
         layers: list[nn.Module] = [
-            nn.Conv3d(channels, 1, kernel_size=1),
-            nn.Flatten(1, 2),
+            ChannelProjection(channels),
+            SlicesAsChannels(),
             nn.Conv2d(slices, channels, kernel_size=3, padding=1),
         ]
         if norm:
@@ -56,7 +67,7 @@ class AddFusion(nn.Module):
 
     def forward(self, volume: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
         """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
-        return self.project(volume) + plane
+        return plane + self.project(volume)
 
 
 class ConcatenateFusion(nn.Module):
@@ -87,7 +98,7 @@ class SqueezeExcitationFusion(nn.Module):
         """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
         projected = self.project(volume)
         excited_volume = projected * self.excite_volume(projected.mean(dim=(2, 3)))
-        return excited_volume + plane * self.excite_plane(plane.mean(dim=(2, 3)))
+        return plane * self.excite_plane(plane.mean(dim=(2, 3))) + excited_volume
 
 
 class CrossDimensionFusion(nn.Module):
@@ -119,4 +130,4 @@ class CrossDimensionFusion(nn.Module):
         weighted_plane = plane * self.weigh_plane(descriptor)
         if self.concatenate:
             return torch.cat([weighted_volume, weighted_plane], dim=1)
-        return weighted_volume + weighted_plane
+        return weighted_plane + weighted_volume

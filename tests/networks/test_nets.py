@@ -345,9 +345,9 @@ def test_joined_map_is_what_is_pooled_and_what_skips(network: Any) -> None:
 
 def test_3d_branch_sees_the_slices_as_depth_and_halves_it() -> None:
     seen = calls(small(DUNet), ["volume_levels.0", "volume_levels.1", "volume_levels.2"])
-    assert torch.equal(seen["volume_levels.0"][0][0], stacks().unsqueeze(1))
-    assert seen["volume_levels.1"][0][0].shape == (1, 8, 2, 48, 48)
-    assert seen["volume_levels.2"][0][0].shape == (1, 16, 1, 24, 24)
+    assert torch.equal(seen["volume_levels.0"][0][0], stacks().permute(0, 2, 3, 1).unsqueeze(1))
+    assert seen["volume_levels.1"][0][0].shape == (1, 8, 48, 48, 2)
+    assert seen["volume_levels.2"][0][0].shape == (1, 16, 24, 24, 1)
 
 
 def test_residual_gets_the_skip_the_side_probability_and_the_deepest_map() -> None:

@@ -172,7 +172,7 @@ def batch_norm(x: Array, norm: nn.BatchNorm2d) -> Array:
 def projection(volume: Array, project: SliceProjection) -> Array:
     """Thesis 3.3: the 3D features' channels to one, its slices to channels, a 3x3 convolution, [batch norm,] ReLU."""
     to_one = project[0]
-    one = np.einsum("bcshw,c->bshw", volume, array(to_one.weight).reshape(-1)) + to_one.bias.item()
+    one = np.einsum("bchws,c->bshw", volume, array(to_one.weight).reshape(-1)) + to_one.bias.item()
     plane = conv3x3(one, project[2])
     if isinstance(project[3], nn.BatchNorm2d):
         plane = batch_norm(plane, project[3])
@@ -181,7 +181,7 @@ def projection(volume: Array, project: SliceProjection) -> Array:
 
 def inputs(channels: int = 16, slices: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     """Distinct sizes on every axis: 3D features and 2D features of two samples."""
-    return random(2, channels, slices, 5, 4, seed=1), random(2, channels, 5, 4, seed=2)
+    return random(2, channels, 5, 4, slices, seed=1), random(2, channels, 5, 4, seed=2)
 
 
 @pytest.mark.parametrize("norm", [True, False])
@@ -202,7 +202,7 @@ def test_slices_become_the_channels_of_the_projection_in_their_order(picked: int
         project[2].weight[:, picked, 1, 1] = 1
     volume, _ = inputs(channels=3)
     volume = volume.abs()
-    expected = volume[:, 2, picked].unsqueeze(1).expand(-1, 3, -1, -1)
+    expected = volume[:, 2, :, :, picked].unsqueeze(1).expand(-1, 3, -1, -1)
     torch.testing.assert_close(project(volume), expected)
 
 
@@ -306,12 +306,11 @@ def test_conv_block_is_twice_convolution_norm_relu() -> None:
 def test_3d_convolution_gives_what_a_plain_one_gives_with_its_gradients(
     depth: int, in_channels: int, scripted: bool
 ) -> None:
-    """One channel up to depth 4, and any channels at depth 1 and 2, are computed as planes; the rest in 3D."""
     conv = ConvBlock(3, in_channels, 3).conv_0.conv
     conv = torch.jit.script(conv) if scripted else conv
     plain = nn.Conv3d(in_channels, 3, kernel_size=3, padding=1)
     plain.load_state_dict(conv.state_dict())
-    given = [random(2, in_channels, depth, 6, 5).requires_grad_() for _ in range(2)]
+    given = [random(2, in_channels, 6, 5, depth).requires_grad_() for _ in range(2)]
     outputs = [conv(given[0]), plain(given[1])]
     for output in outputs:
         output.backward(random(*output.shape, seed=3))
@@ -325,7 +324,7 @@ def test_3d_convolution_gives_what_a_plain_one_gives_with_its_gradients(
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_3d_convolution_has_the_right_gradient_in_bfloat16(depth: int, in_channels: int) -> None:
     conv = ConvBlock(3, in_channels, 32).conv_0.conv.train()
-    x, weights = random(2, in_channels, depth, 24, 24), []
+    x, weights = random(2, in_channels, 24, 24, depth), []
     for enabled in (False, True):
         conv.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
