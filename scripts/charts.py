@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["save_dsc_boxes", "save_dsc_by_volume", "save_recall_pairs", "shrink"]
+__all__ = ["save_dsc_boxes", "save_dsc_by_volume", "save_loss_curve", "save_recall_pairs", "shrink"]
 
 # Told apart with any kind of colour vision (Okabe and Ito).
 _BLUE, _RED = "#0072B2", "#D55E00"
@@ -81,6 +82,25 @@ def save_dsc_by_volume(volumes_ml: Sequence[float], dsc: Sequence[float], path: 
     figure, axis = _figure(7, 3.2)
     axis.plot(volumes_ml, dsc, "o", color=_BLUE, markersize=4)
     axis.set(xscale="log", xlabel="simulated lesion volume of the case, mL", ylabel="DSC", ylim=(-0.02, 1.02))
+    figure.savefig(path, dpi=100)
+
+
+def save_loss_curve(runs: Sequence[Sequence[float]], window: int, path: str | Path) -> None:
+    """The loss of trainings one behind the other, averaged over a moving window.
+
+    Args:
+        runs: the loss of each iteration of each training.
+        window: iterations that are averaged, fewer in a shorter training.
+        path: the file.
+    """
+    figure, axis = _figure(7, 3.2)
+    first = 0
+    for losses, colour in zip(runs, cycle((_BLUE, _RED)), strict=False):
+        width = min(window, len(losses))
+        smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+        axis.plot(first + width + np.arange(len(smooth)), smooth, color=colour, linewidth=1)
+        first += len(losses)
+    axis.set(xlabel="iteration", ylabel=f"loss, mean of {window} iterations", ylim=(0, None))
     figure.savefig(path, dpi=100)
 
 

@@ -18,7 +18,7 @@ from bundle.data import load_datalist
 from bundle.errors import InputError, print_input_errors_as_sentences
 from bundle.files import write_atomically
 
-__all__ = ["NETWORKS", "Network", "compare"]
+__all__ = ["NETWORKS", "SHIPPED", "Network", "compare"]
 
 
 class Network(NamedTuple):
@@ -39,11 +39,15 @@ NETWORKS = {
 }
 """By the name of their folder."""
 
+SHIPPED = "shipped"
+"""The folder of what the weights in models/ do on the same cases; they were trained longer."""
+
 
 def _run(job: str, network: str, *more: str, **options: object) -> None:
     """``python -m monai.bundle run JOB`` with the network's configs, the common settings and ``more``."""
     configs = Path(bundle_root()) / "configs"
-    names = ("train.json", *NETWORKS[network].overlays, "compare.json", *more)
+    overlays = NETWORKS[network].overlays if network in NETWORKS else ()
+    names = ("train.json", *overlays, "compare.json", *more)
     words = [sys.executable, "-m", "monai.bundle", "run", job]
     words += ["--config_file", str([str(configs / name) for name in names])]
     for name, value in options.items():
@@ -73,6 +77,14 @@ def _record(output: Path, plan: dict[str, Any]) -> None:
     write_atomically(json.dumps(plan, indent=1) + "\n", file)
 
 
+def _evaluate(network: str, target: Path, weights: Path, folders: dict[str, str], options: dict[str, Any]) -> None:
+    for part in ("test", "healthy"):
+        results = target / network / part
+        if not (results / "summary.json").exists():
+            paths = {"dataset_dir": folders[part], "output_dir": results, "ckpt_path": weights}
+            _run("evaluating", network, "evaluate.json", **options, **paths, save_masks=part == "test")
+
+
 def compare(
     training: str,
     test: str,
@@ -85,7 +97,8 @@ def compare(
     """Trains each network on TRAINING and evaluates it on TEST and HEALTHY, into OUTPUT/<network>/train, test, healthy.
 
     All have the settings of configs/compare.json. Each job is a process of its own; a network that was stopped goes on
-    from its last epoch, a finished one is left as it is. OUTPUT/comparison.json keeps what was asked for.
+    from its last epoch, a finished one is left as it is. OUTPUT/comparison.json keeps what was asked for. The weights
+    in models/ are evaluated as well, into OUTPUT/shipped.
 
     Args:
         training: folder with images/ and labels/, of scripts.simulate for instance.
@@ -113,11 +126,8 @@ def compare(
             started = (trained / "last.pt").exists()
             paths = {"dataset_dir": training, "output_dir": trained, "cache_dir": target / "cache"}
             _run("training", network, **options, **paths, resume=started)
-        for part in ("test", "healthy"):
-            results = target / network / part
-            if not (results / "summary.json").exists():
-                paths = {"dataset_dir": folders[part], "output_dir": results, "ckpt_path": trained / "model.pt"}
-                _run("evaluating", network, "evaluate.json", **options, **paths, save_masks=part == "test")
+        _evaluate(network, target, trained / "model.pt", folders, options)
+    _evaluate(SHIPPED, target, Path(bundle_root()) / "models" / "model.pt", folders, {})
     print(f"{len(chosen)} networks are in {target}; python -m scripts.results {output} docs writes the page.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from bundle.files import write_atomically
 from bundle.metrics import SIZE_BINS, Lesion, recall_by_size, summarize
 from bundle.volumes import save_montage
 from scripts.charts import save_dsc_boxes, save_dsc_by_volume, save_recall_pairs, shrink
-from scripts.compare import NETWORKS
+from scripts.compare import NETWORKS, SHIPPED, Network
 
 __all__ = ["CLAIMS", "Claim", "Difference", "compare_paired", "results", "verdict"]
 
@@ -102,9 +102,9 @@ def _cases(file: Path) -> dict[str, dict[str, float]]:
 
 
 def _read(comparison: Path) -> dict[str, Tested]:
-    """The networks that were evaluated on both sets, in the order of :data:`scripts.compare.NETWORKS`."""
+    """What was evaluated on both sets: the shipped weights, and the networks in the order of their list."""
     networks = {}
-    for name, network in NETWORKS.items():
+    for name, network in {SHIPPED: Network("TSRL-Net, as shipped"), **NETWORKS}.items():
         test, healthy = comparison / name / "test", comparison / name / "healthy"
         if (test / "summary.json").exists() and (healthy / "summary.json").exists():
             networks[name] = Tested(
@@ -116,8 +116,9 @@ def _read(comparison: Path) -> dict[str, Tested]:
                 ],
                 [case["volume_ml"] for case in _cases(healthy / "cases.csv").values()],
             )
-    if "tsrl_net" not in networks:
-        raise InputError(f"{comparison} has no evaluated TSRL-Net: run python -m scripts.compare first.")
+    for name in (SHIPPED, "tsrl_net"):
+        if name not in networks:
+            raise InputError(f"{comparison / name} holds no evaluated TSRL-Net: run python -m scripts.compare first.")
     for tested in networks.values():
         if list(tested.cases) != list(networks["tsrl_net"].cases):
             raise InputError(f"{tested.title} was tested on other cases than TSRL-Net: the same ones are needed.")
@@ -197,24 +198,37 @@ def _lesion_table(networks: Mapping[str, Tested]) -> str:
 
 def _test_table(networks: Mapping[str, Tested]) -> str:
     ours, rows = networks["tsrl_net"], []
-    for name, network in networks.items():
-        for metric, shown in _TESTED.items() if name != "tsrl_net" else ():
+    for network in (network for name, network in networks.items() if name not in (SHIPPED, "tsrl_net")):
+        for metric, shown in _TESTED.items():
             found = compare_paired(ours.metric(metric), network.metric(metric))
             rows.append([network.title, shown, f"{found.mean:+.3f}", _p(found.wilcoxon_p), _p(found.t_p)])
     return _table(["TSRL-Net against", "metric", "mean difference", "p, Wilcoxon", "p, t-test"], rows)
 
 
+def _tested_claims(networks: Mapping[str, Tested]) -> Iterator[tuple[Claim, str, float, Difference]]:
+    """Each claim whose two networks are here, by metric: the claim, the metric, what is claimed, what was found."""
+    for claim in CLAIMS:
+        if claim.network in networks and claim.against in networks:
+            for metric, claimed in zip(_TESTED, claim.differences, strict=True):
+                found = compare_paired(*(networks[name].metric(metric) for name in (claim.network, claim.against)))
+                yield claim, metric, claimed, found
+
+
 def _claim_table(networks: Mapping[str, Tested]) -> str:
     rows = []
-    for claim in CLAIMS:
-        if claim.network not in networks or claim.against not in networks:
-            continue
-        for (metric, shown), claimed in zip(_TESTED.items(), claim.differences, strict=True):
-            found = compare_paired(*(networks[name].metric(metric) for name in (claim.network, claim.against)))
-            measured = [f"{found.mean:+.3f}", _p(found.wilcoxon_p)]
-            rows.append([claim.text, shown, f"{claimed:+.3f}", claim.source, *measured, verdict(claimed, found)])
+    for claim, metric, claimed, found in _tested_claims(networks):
+        measured = [f"{found.mean:+.3f}", _p(found.wilcoxon_p)]
+        rows.append([claim.text, _TESTED[metric], f"{claimed:+.3f}", claim.source, *measured, verdict(claimed, found)])
     header = ["comparison", "metric", "thesis, ATLAS", "its tables", "here, simulated", "p, Wilcoxon", "verdict"]
     return _table(header, rows)
+
+
+def _claim_sentences(networks: Mapping[str, Tested]) -> str:
+    """Which claims held, by verdict."""
+    said: dict[str, list[str]] = {"held": [], "not held": [], "undecided": []}
+    for claim, metric, claimed, found in _tested_claims(networks):
+        said[verdict(claimed, found)].append(f"{claim.text} ({_TESTED[metric]})")
+    return "\n".join(f"- **{word.capitalize()}**: {'; '.join(claims) or 'none'}." for word, claims in said.items())
 
 
 def _recall_sentence(networks: Mapping[str, Tested]) -> str:
@@ -237,15 +251,16 @@ def _page(networks: Mapping[str, Tested], plan: Mapping[str, Any], pictures: Map
     )
     return f"""# Results on simulated cases
 
-Every number here is measured on **simulated** lesions. The page compares networks that were trained alike on a small
-budget, and says nothing about patients. The second command writes it and its pictures:
+Every number here is measured on **simulated** lesions and says nothing about patients. The first row of each table is
+the network in `models/`, trained as the [model card](README.md) says; the others were trained alike on a small budget,
+to be compared with each other. The second command writes the page and its pictures:
 
 ```
 python -m scripts.compare TRAINING TEST HEALTHY COMPARISON{options}
 python -m scripts.results COMPARISON docs
 ```
 
-- Training: {cases["training"]} simulated cases; {budget}, voxels of {settings["spacing_mm"]:g} mm.
+- Training of the compared: {cases["training"]} simulated cases; {budget}, voxels of {settings["spacing_mm"]:g} mm.
 - Adam, learning rate {settings["learning_rate"]} after a linear warm-up, then along a cosine to 0. The rest of the
   settings, the same for all, is in `configs/compare.json`.
 - Test: {cases["test"]} simulated cases, and {cases["healthy"]} simulated cases without lesion.
@@ -276,6 +291,8 @@ Two-sided, over the test cases, not corrected for the number of tests. They take
 one head are not: p is too small rather than too large.
 
 ## What the thesis's tables say, and what came out on simulated cases
+
+{_claim_sentences(networks)}
 
 {_claim_table(networks)}
 
@@ -319,7 +336,7 @@ def _save_worst(network: Tested, masks: Path, test: Path, path: Path) -> None:
 
 def _save_pictures(networks: Mapping[str, Tested], comparison: Path, test: Path, docs: Path) -> dict[str, str]:
     """Writes them; the sentence under each by its file's name."""
-    ours = networks["tsrl_net"]
+    shipped, ours = networks[SHIPPED], networks["tsrl_net"]
     sentences = {"results_dsc.png": "DSC of the simulated cases: quartiles, and the mean as a dot."}
     save_dsc_boxes({network.title: network.metric("dsc") for network in networks.values()}, docs / "results_dsc.png")
     if "agmr_net" in networks:
@@ -327,11 +344,11 @@ def _save_pictures(networks: Mapping[str, Tested], comparison: Path, test: Path,
         recalls = ours.metric("recall"), other.metric("recall")
         save_recall_pairs(*recalls, (ours.title, other.title), docs / "results_recall.png")
         sentences["results_recall.png"] = _recall_sentence(networks)
-    sentences["results_volume.png"] = "DSC of TSRL-Net against the volume of the simulated lesions of a case."
-    save_dsc_by_volume(ours.metric("true_volume_ml"), ours.metric("dsc"), docs / "results_volume.png")
-    if _worst(ours):
-        _save_worst(ours, comparison / "tsrl_net" / "test" / "masks", test, docs / "results_worst.png")
-        sentences["results_worst.png"] = f"The worst simulated cases of TSRL-Net over {_WORST_FROM_ML:g} mL, by DSC."
+    sentences["results_volume.png"] = f"DSC of {shipped.title}, against the volume of the simulated lesions of a case."
+    save_dsc_by_volume(shipped.metric("true_volume_ml"), shipped.metric("dsc"), docs / "results_volume.png")
+    if _worst(shipped):
+        _save_worst(shipped, comparison / SHIPPED / "test" / "masks", test, docs / "results_worst.png")
+        sentences["results_worst.png"] = f"The worst simulated cases of {shipped.title}, over {_WORST_FROM_ML:g} mL."
     return sentences
 
 

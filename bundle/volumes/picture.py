@@ -12,7 +12,14 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-__all__ = ["Agreement", "agreement", "save_lesion_overview", "save_montage", "save_volume_distribution"]
+__all__ = [
+    "Agreement",
+    "agreement",
+    "save_lesion_overview",
+    "save_lesion_slices",
+    "save_montage",
+    "save_volume_distribution",
+]
 
 
 class Agreement(IntEnum):
@@ -97,6 +104,34 @@ def save_lesion_overview(cases: Mapping[str, tuple[np.ndarray, np.ndarray]], pat
             pair[1].contour(label[:, :, z].T > 0, levels=[0.5], colors=_COLOURS[Agreement.MISS], linewidths=1)
         pair[0].set_title(title, fontsize=9, loc="left")
     figure.savefig(path, dpi=110)
+
+
+def save_lesion_slices(image: np.ndarray, mask: np.ndarray, path: str | Path, slices: int = 12) -> None:
+    """A PNG of axial slices through the whole head, evenly spaced, with the mask's outline.
+
+    Left on the picture is left in the head, as the voxels are in RAS orientation and shown from above.
+
+    Args:
+        image: ``(H, W, D)`` in RAS orientation, 0 outside the head.
+        mask: of the same shape.
+        path: the file.
+        slices: how many.
+    """
+    occupied = np.flatnonzero((image > 0).any(axis=(0, 1)))
+    chosen = np.linspace(occupied[0], occupied[-1], slices + 2).round().astype(int)[1:-1]
+    white = float(np.percentile(image[image > 0], 99.5))
+    columns = min(slices, 6)
+    rows = -(-slices // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.7 * rows), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+        axis.set_axis_off()
+    for axis, z in zip(grid.flat, chosen, strict=False):
+        axis.imshow(image[:, :, z].T, cmap="gray", vmin=0, vmax=white, origin="lower")
+        if (mask[:, :, z] > 0).any():
+            axis.contour(mask[:, :, z].T > 0, levels=[0.5], colors=_COLOURS[Agreement.MISS], linewidths=1)
+        axis.set_title(f"axial slice {z}", fontsize=8)
+    figure.savefig(path, dpi=90)
 
 
 def save_volume_distribution(volumes_ml: Sequence[float], quantiles: Mapping[float, float], path: str | Path) -> None:

@@ -16,6 +16,7 @@ from bundle.volumes.picture import (
     Agreement,
     agreement,
     save_lesion_overview,
+    save_lesion_slices,
     save_montage,
     save_volume_distribution,
 )
@@ -193,3 +194,30 @@ def test_the_curve_of_the_volumes_rises_from_the_smallest_to_the_largest(tmp_pat
         between = curve[(curve[:, 1] > 250) & (curve[:, 1] < 400)]
         means.append(np.median(between[:, 0]))
     assert means[0] + 150 < means[1]
+
+
+def outline(path: Path) -> np.ndarray:
+    """Rows and columns ``(n, 2)`` of the pixels nearer to the outline's colour than to any grey."""
+    picture = matplotlib.image.imread(path)[..., :3]
+    return np.argwhere(np.abs(picture - np.array(to_rgb(COLOURS[Agreement.MISS]))).max(axis=-1) < 0.15)
+
+
+def test_slices_show_the_outline_on_its_side_and_in_its_slice(tmp_path: Path) -> None:
+    """One slice of six: the middle one, 2. A block at the left end of the first axis is left on the picture."""
+    image = np.full(SHAPE, 0.5, dtype=np.float32)
+    save_lesion_slices(image, block((1, 9, 2)), tmp_path / "left.png", slices=1)
+    save_lesion_slices(image, block((13, 9, 2)), tmp_path / "right.png", slices=1)
+    save_lesion_slices(image, block((1, 9, 4)), tmp_path / "elsewhere.png", slices=1)
+    width = matplotlib.image.imread(tmp_path / "left.png").shape[1]
+    assert len(outline(tmp_path / "left.png")) > 20
+    assert outline(tmp_path / "left.png")[:, 1].max() < width / 2
+    assert outline(tmp_path / "right.png")[:, 1].min() > width / 2
+    assert len(outline(tmp_path / "elsewhere.png")) == 0
+
+
+def test_slices_are_spread_over_the_head_alone(tmp_path: Path) -> None:
+    """The head is in slices 2 to 5: of four shown, none is 0 or 1, where the mask is."""
+    image = np.zeros(SHAPE, dtype=np.float32)
+    image[..., 2:] = 0.5
+    save_lesion_slices(image, block((6, 9, 0), (6, 9, 1)), tmp_path / "slices.png", slices=4)
+    assert len(outline(tmp_path / "slices.png")) == 0

@@ -1,0 +1,44 @@
+"""A mask on its image, as a PNG: ``python -m scripts.picture IMAGE MASK PNG``."""
+
+from __future__ import annotations
+
+import fire
+import nibabel as nib
+import numpy as np
+
+from bundle.errors import InputError, explain, print_input_errors_as_sentences
+from bundle.transforms import NormalizeHeadIntensity
+from bundle.volumes import save_lesion_slices
+from scripts.charts import shrink
+
+__all__ = ["picture"]
+
+
+def _voxels(file: str) -> np.ndarray:
+    """In RAS orientation."""
+    try:
+        return np.asarray(nib.as_closest_canonical(nib.squeeze_image(nib.load(file))).dataobj)
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        raise InputError(explain(file, error)) from error
+
+
+def picture(image: str, mask: str, png: str, slices: int = 12) -> None:
+    """Writes PNG: axial slices through the whole head with the outline of the mask.
+
+    Args:
+        image: T1w volume.
+        mask: lesion mask on the image's grid, such as inference writes.
+        png: the file to write.
+        slices: how many slices are shown.
+    """
+    head, lesion = _voxels(image), _voxels(mask)
+    if head.ndim != 3 or head.shape != lesion.shape:
+        raise InputError(f"{mask} is {lesion.shape}, {image} is {head.shape}: two 3D volumes of one grid are expected.")
+    save_lesion_slices(NormalizeHeadIntensity()(head[None])[0], lesion, png, slices)
+    shrink(png, width=1200)
+    print(png)
+
+
+if __name__ == "__main__":
+    print_input_errors_as_sentences()
+    fire.Fire(picture)
