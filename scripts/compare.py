@@ -47,7 +47,7 @@ def _run(job: str, network: str, *more: str, **options: object) -> None:
     """``python -m monai.bundle run JOB`` with the network's configs, the common settings and ``more``."""
     configs = Path(bundle_root()) / "configs"
     overlays = NETWORKS[network].overlays if network in NETWORKS else ()
-    names = ("train.json", *overlays, "compare.json", *more)
+    names = ("train.json", *overlays, "cpu.json", *more)
     words = [sys.executable, "-m", "monai.bundle", "run", job]
     words += ["--config_file", str([str(configs / name) for name in names])]
     for name, value in options.items():
@@ -96,7 +96,7 @@ def compare(
 ) -> None:
     """Trains each network on TRAINING and evaluates it on TEST and HEALTHY, into OUTPUT/<network>/train, test, healthy.
 
-    All have the settings of configs/compare.json. Each job is a process of its own; a network that was stopped goes on
+    All have the settings of configs/cpu.json. Each job is a process of its own; a network that was stopped goes on
     from its last epoch, a finished one is left as it is. OUTPUT/comparison.json keeps what was asked for. The weights
     in models/ are evaluated as well, into OUTPUT/shipped.
 
@@ -105,7 +105,7 @@ def compare(
         test: the same, of heads and masks that are not in TRAINING.
         healthy: the same, with empty labels.
         output: the folder to write to.
-        epochs: in place of those of configs/compare.json.
+        epochs: in place of those of configs/cpu.json.
         networks: which of the networks.
         options: further settings of configs/train.json for all networks, such as ``--learning_rate 0.0005``.
     """
@@ -115,7 +115,7 @@ def compare(
     if epochs is not None:
         options["epochs"] = epochs
     folders = {"training": training, "test": test, "healthy": healthy}
-    common = json.loads((Path(bundle_root()) / "configs" / "compare.json").read_text())
+    common = json.loads((Path(bundle_root()) / "configs" / "cpu.json").read_text())
     target = Path(output).resolve()
     settings = {**common, **options}
     cases = {part: len(load_datalist(folder)) for part, folder in folders.items()}

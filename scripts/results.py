@@ -262,7 +262,7 @@ python -m scripts.results COMPARISON docs
 
 - Training of the compared: {cases["training"]} simulated cases; {budget}, voxels of {settings["spacing_mm"]:g} mm.
 - Adam, learning rate {settings["learning_rate"]} after a linear warm-up, then along a cosine to 0. The rest of the
-  settings, the same for all, is in `configs/compare.json`.
+  settings, the same for all, is in `configs/cpu.json`.
 - Test: {cases["test"]} simulated cases, and {cases["healthy"]} simulated cases without lesion.
 - Losses: TSRL-Net and AGMR-Net have their own, D-UNet has EML, U-Net and Attention U-Net have TAL on their logits.
 - Each network was trained once: what another seed would change is in none of the numbers.

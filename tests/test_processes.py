@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import torch
 
 from bundle import bundle_root
+from bundle.processes import begin_worker
 
 PROGRAM = """
 import os, time
@@ -22,6 +27,13 @@ pool = ProcessPoolExecutor(1, get_context("spawn"), begin_worker)
 print(pool.submit(os.getpid).result(), flush=True)
 time.sleep(600)
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="this system has no niceness")
+def test_a_process_of_a_pool_yields_and_has_one_thread() -> None:
+    with ProcessPoolExecutor(1, get_context("spawn"), begin_worker) as pool:
+        assert pool.submit(os.nice, 0).result() == 19
+        assert pool.submit(torch.get_num_threads).result() == 1
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked for in /proc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -22,6 +23,7 @@ from bundle.networks import (
     SliceProjection,
     SqueezeExcitationFusion,
 )
+from bundle.networks.blocks import ChannelProjection, VolumeConvolution, slices_as_channels
 
 Array = np.ndarray
 
@@ -320,18 +322,39 @@ def test_3d_convolution_gives_what_a_plain_one_gives_with_its_gradients(
     torch.testing.assert_close(conv.bias.grad, plain.bias.grad)
 
 
-@pytest.mark.parametrize("in_channels", [1, 16])
+@pytest.mark.parametrize(
+    "make", [lambda: VolumeConvolution(16, 32), lambda: VolumeConvolution(1, 32), lambda: ChannelProjection(16)]
+)
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_3d_convolution_has_the_right_gradient_in_bfloat16(depth: int, in_channels: int) -> None:
-    conv = ConvBlock(3, in_channels, 32).conv_0.conv.train()
-    x, weights = random(2, in_channels, 24, 24, depth), []
+def test_3d_convolution_has_the_right_gradients_in_bfloat16(depth: int, make: Callable[[], nn.Conv3d]) -> None:
+    conv = make()
+    gradients = []
     for enabled in (False, True):
         conv.zero_grad()
+        x = random(2, conv.in_channels, 24, 24, depth).requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             output = conv(x)
         output.backward(random(*output.shape, seed=3).to(output.dtype))
-        weights.append(conv.weight.grad.clone())
-    assert (weights[1] - weights[0]).norm() < 0.02 * weights[0].norm()
+        gradients.append((conv.weight.grad.clone(), x.grad))
+    for expected, actual in zip(*gradients, strict=True):
+        assert (actual - expected).norm() < 0.02 * expected.norm()
+
+
+def test_projection_to_one_channel_is_a_1x1x1_convolution() -> None:
+    project, plain = ChannelProjection(5), nn.Conv3d(5, 1, kernel_size=1)
+    plain.load_state_dict(project.state_dict())
+    x = random(2, 5, 6, 7, 3)
+    torch.testing.assert_close(project(x), plain(x))
+
+
+def test_channels_last_volumes_become_planes_and_volumes_again_without_a_copy() -> None:
+    volume = random(2, 8, 6, 5, 4).contiguous(memory_format=torch.channels_last_3d)
+    planes = slices_as_channels(volume)
+    assert planes.data_ptr() == volume.data_ptr()
+    assert planes.is_contiguous(memory_format=torch.channels_last)
+    for s in range(4):
+        assert torch.equal(planes[:, 8 * s : 8 * s + 8], volume[..., s])
+    assert VolumeConvolution(8, 8)(volume).is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_it_trains_evaluates_and_infers(name: str, slabs: Path, tmp_path: Path) 
     overlay, common = f"networks/{name}.json", {"dataset_dir": str(slabs), **THIN[name]}
     trained, tested = tmp_path / "train", tmp_path / "test"
     training = parser_of(
-        *("train.json", overlay, "compare.json"), output_dir=str(trained), epochs=1, warmup_steps=1, **QUICK, **common
+        *("train.json", overlay, "cpu.json"), output_dir=str(trained), epochs=1, warmup_steps=1, **QUICK, **common
     )
     untrained = copy.deepcopy(training.get_parsed_content("network_def")).train()
     trainer = training.get_parsed_content("train::trainer")
@@ -98,7 +98,7 @@ def test_it_trains_evaluates_and_infers(name: str, slabs: Path, tmp_path: Path) 
     inference.get_parsed_content("evaluator").run()
     probabilities, threshold = read_probabilities(tmp_path / "masks")
     evaluation = parser_of(
-        *("train.json", overlay, "compare.json", "evaluate.json"),
+        *("train.json", overlay, "cpu.json", "evaluate.json"),
         output_dir=str(tested),
         save_masks=True,
         threshold=threshold,
@@ -165,7 +165,7 @@ def test_the_two_other_tsrl_nets_differ_in_what_they_are_named_for() -> None:
 def test_the_rate_rises_for_the_warm_up_and_falls_to_0_at_the_last_step(slabs: Path) -> None:
     overrides = {"epochs": 3, "samples_per_epoch": 40, "batch_size": 8, "warmup_steps": 5, "learning_rate": 0.002}
     parser = parser_of(
-        *("train.json", "networks/basic_unet.json", "compare.json"),
+        *("train.json", "networks/basic_unet.json", "cpu.json"),
         dataset_dir=str(slabs),
         space="native",
         **THIN["basic_unet"],
@@ -198,7 +198,7 @@ def test_networks_are_trained_and_tested_go_on_when_stopped_and_are_left_when_fi
     plan = json.loads((tmp_path / "comparison.json").read_text())
     assert plan["cases"] == {"training": 2, "test": 2, "healthy": 2}
     assert plan["settings"]["epochs"] == 2
-    assert plan["settings"]["amp"] == json.loads((CONFIGS / "compare.json").read_text())["amp"]
+    assert plan["settings"]["amp"] == json.loads((CONFIGS / "cpu.json").read_text())["amp"]
     last = torch.load(results / "train" / "last.pt", weights_only=True)
     assert last["lr_scheduler"]["_last_lr"][0] == pytest.approx(0.0, abs=1e-12)
 

@@ -284,3 +284,23 @@ def test_thesis_chapters_take_its_box_without_augmentation_or_validation_share(
     assert parser.get_parsed_content("settings")["box"] == box  # what is kept beside the weights
     with torch.device("meta"):
         assert type(parser.get_parsed_content("network_def")) is network
+
+
+def test_the_shipped_weights_recipe_sums_dice_per_slice_drops_nothing_and_flips_image_and_label_alike() -> None:
+    parser = parser_of("train.json", "simulated.json", "cpu.json", "shipped.json")
+    loss, network = (parser.get_parsed_content(name) for name in ("loss", "network_def"))
+    assert type(loss) is TSRLLoss
+    assert not loss.final["final"].batch
+    assert loss.side is loss.final["final"]
+    assert type(network) is TSRLNet
+    assert {m.p for m in network.decoder[0].up.modules() if isinstance(m, nn.Dropout)} <= {0.0}
+    flip = parser.get_parsed_content("train::augmentation")
+    stack = torch.rand(4, 96, 96)
+    seen = set()
+    for _ in range(20):
+        moved = flip({"image": stack, "label": stack[2:3]})
+        assert torch.equal(moved["image"][2:3], moved["label"])
+        seen.add("as it was" if torch.equal(moved["image"], stack) else "mirrored")
+        if seen == {"mirrored"}:
+            assert torch.equal(moved["image"], stack.flip(1))
+    assert seen == {"as it was", "mirrored"}
