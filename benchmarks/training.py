@@ -35,14 +35,16 @@ class Way:
     slices_as_channels: bool = True
     channels_last: bool = True
     keep_memory: bool = True
+    fused_adam: bool = True
     amp: bool = True
 
 
 WAYS = (
-    Way("float32, 3D convolutions, channels first, memory given back", False, False, False, False),
-    Way("+ slices as channels", True, False, False, False),
-    Way("+ channels last", True, True, False, False),
-    Way("+ freed memory kept", True, True, True, False),
+    Way("float32, 3D convolutions, channels first, memory given back", False, False, False, False, False),
+    Way("+ slices as channels", True, False, False, False, False),
+    Way("+ channels last", True, True, False, False, False),
+    Way("+ freed memory kept", True, True, True, False, False),
+    Way("+ fused Adam", True, True, True, True, False),
     Way("+ bfloat16"),
 )
 
@@ -84,7 +86,7 @@ def _train(way: Way, slice_size: int, batch_size: int, steps: int) -> Measured:
         torch.Tensor.contiguous = _as_it_is  # type: ignore[assignment, method-assign]
     torch.manual_seed(0)
     network, loss_function, infer = TSRLNet().train(), TSRLLoss(), AutocastInferer(amp=way.amp)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=way.fused_adam)
     seconds, losses = [], []
     for step in range(steps):
         image, label = _batch(slice_size, batch_size, seed=step)
