@@ -320,14 +320,14 @@ def test_swapping_two_slices_changes_the_logits(network: Any, pair: tuple[int, i
 # --- what is wired to what -------------------------------------------------------------------------------------------
 
 
-def calls(net: SliceStackUNet, names: list[str]) -> dict[str, tuple[tuple[torch.Tensor, ...], Any]]:
+def calls(net: SliceStackUNet, names: list[str], batch: int = 1) -> dict[str, tuple[tuple[torch.Tensor, ...], Any]]:
     """Inputs and output of the named modules in one call of ``net`` in eval()."""
     seen: dict[str, tuple[tuple[torch.Tensor, ...], Any]] = {}
     for name in names:
         hook = lambda _, given, made, name=name: seen.update({name: (given, made)})  # noqa: E731
         net.get_submodule(name).register_forward_hook(hook)
     with torch.no_grad():
-        net.eval()(stacks())
+        net.eval()(stacks(batch))
     return seen
 
 
@@ -355,7 +355,7 @@ def test_features_stay_channels_last_from_the_first_to_the_last(network: Any) ->
     """One layer that falls back makes all that follow two to three times as slow on a CPU."""
     encoder, decoder = [f"encoder.{level}.conv" for level in range(5)], [f"decoder.{level}.conv" for level in range(4)]
     volumes = [f"volume_levels.{level}" for level in range(3)]
-    seen = calls(small(network), [*encoder, *decoder, *volumes])
+    seen = calls(small(network), [*encoder, *decoder, *volumes], batch=2)
     for name in (*encoder, *decoder):
         assert seen[name][1].is_contiguous(memory_format=torch.channels_last), name
     for name in volumes:

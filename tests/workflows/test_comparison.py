@@ -187,6 +187,9 @@ def test_networks_are_trained_and_tested_go_on_when_stopped_and_are_left_when_fi
 ) -> None:
     folders = [str(slabs), str(slabs), str(slabs / "healthy"), str(tmp_path)]
     settings: dict[str, Any] = {"epochs": 2, "networks": "basic_unet", **QUICK, **THIN["basic_unet"], "warmup_steps": 1}
+    for part in ("test", "healthy"):  # evaluated already: a slab cannot be registered, as the shipped weights ask for
+        (tmp_path / "shipped" / part).mkdir(parents=True)
+        (tmp_path / "shipped" / part / "summary.json").write_text("{}")
     compare(*folders, **settings)
     log = "".join(capfd.readouterr())
     assert "Epoch[1] Metrics -- loss:" in log
@@ -219,3 +222,18 @@ def test_networks_are_trained_and_tested_go_on_when_stopped_and_are_left_when_fi
 def test_a_network_that_is_not_of_the_comparison_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no network 'u_net' to compare: choose from tsrl_net, agmr_net, d_unet"):
         compare("a", "b", "c", str(tmp_path), networks=("tsrl_net", "u_net"))
+
+
+def test_the_shipped_weights_are_evaluated_with_their_own_settings(
+    slabs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[list[str]] = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **_: (jobs.append(words), subprocess.CompletedProcess(words, 0))[1]
+    )
+    compare(str(slabs), str(slabs), str(slabs / "healthy"), str(tmp_path), networks=(), learning_rate=0.5)
+    assert [job[4] for job in jobs] == ["evaluating", "evaluating"]
+    for job, folder in zip(jobs, (slabs, slabs / "healthy"), strict=True):
+        assert job[job.index("--ckpt_path") + 1] == str(CONFIGS.parent / "models" / "model.pt")
+        assert job[job.index("--dataset_dir") + 1] == str(folder)
+        assert "--learning_rate" not in job
