@@ -223,10 +223,18 @@ def test_a_bar_is_shown_on_request(capsys: pytest.CaptureFixture[str], progress:
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """A small network; its batch normalisation has seen data, so that its logits are spread like a trained one's."""
+    """A small network; its batch normalisation has seen data, so that its logits are spread like a trained one's.
+
+    Rounding differs much between random networks. This one is that for which the bounds were set, when 3D kernels had
+    their slices first.
+    """
     torch.manual_seed(0)
     network = TSRLNet(features=(8, 16, 16, 32, 32))
     for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            height, width, slices = module.kernel_size
+            drawn = module.weight.data.reshape(*module.weight.shape[:2], slices, height, width)
+            module.weight.data = drawn.permute(0, 1, 3, 4, 2)
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             module.momentum = 1.0
     with torch.no_grad():
@@ -260,7 +268,7 @@ def test_bfloat16_changes_the_logits_little(network: nn.Module, volume: torch.Te
     with torch.no_grad():
         output = SliceStackInferer(amp=True)(volume, network)
     assert output.dtype == torch.float32
-    assert (output - by_hand).abs().mean() < 0.06 * by_hand.std()  # 0.0514 with AMX
+    assert (output - by_hand).abs().mean() < 0.05 * by_hand.std()
     assert torch.corrcoef(torch.stack([output.flatten(), by_hand.flatten()]))[0, 1] > 0.99
 
 
