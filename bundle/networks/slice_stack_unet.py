@@ -239,7 +239,8 @@ class SliceStackUNet(nn.Module):
             ValueError: when the shape is another.
         """
         self._check_input(x)
-        # Channels last in memory: two to three times as fast on a CPU, and the 3D branch needs no copies.
+        # Channels last in memory: with AMX bfloat16 convolutions are three times as fast, and the 3D branch needs no
+        # copies.
         x = x.contiguous(memory_format=torch.channels_last)
         volumes = self._volume_features(x)
         skips: list[torch.Tensor] = []

@@ -352,7 +352,7 @@ def test_3d_branch_sees_the_slices_as_depth_and_halves_it() -> None:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_features_stay_channels_last_from_the_first_to_the_last(network: Any) -> None:
-    """One layer that falls back makes all that follow two to three times as slow on a CPU."""
+    """One layer that falls back takes all that follow with it, which are slower then."""
     encoder, decoder = [f"encoder.{level}.conv" for level in range(5)], [f"decoder.{level}.conv" for level in range(4)]
     volumes = [f"volume_levels.{level}" for level in range(3)]
     seen = calls(small(network), [*encoder, *decoder, *volumes], batch=2)
