@@ -19,6 +19,7 @@ from bundle.errors import InputError
 __all__ = ["SimulatedCase", "SimulatedCases", "simulate_case"]
 
 _TRIES = 20
+_FURTHER_ML = (0.1, 6.0)
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,20 @@ def _place_lesion(
     return "procedural", np.logical_or.reduce(lesions)
 
 
+def _place_further_lesions(
+    head: Head, masks: LesionMasks | None, mean: float, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Small lesions of their own, as many as a Poisson distribution of that mean gives."""
+    logarithms = rng.uniform(*np.log(_FURTHER_ML), size=rng.poisson(mean))
+    return [_place_lesion(head, masks, float(volume_ml), rng)[1] for volume_ml in np.exp(logarithms)]
+
+
 def simulate_case(
     head: Head,
     rng: np.random.Generator,
     masks: LesionMasks | None = None,
     volume_ml: float | None = None,
+    further_lesions: float = 0.0,
 ) -> SimulatedCase:
     """A scan of the head with chronic lesions.
 
@@ -65,18 +75,24 @@ def simulate_case(
         head: a healthy head.
         rng: source of randomness; the same state gives the same case.
         masks: where the lesions' shapes come from; procedural ones if None.
-        volume_ml: about the volume of all lesions; drawn from ATLAS's distribution if None, and 0 is a healthy head.
+        volume_ml: about the volume of the lesion; drawn from ATLAS's distribution if None, and 0 is a healthy head.
+        further_lesions: how many small lesions of 0.1 to 6 mL come on top on average, each with a look of its own. A
+            network that trains sees more of what it finds hardest in the same time; cohorts to measure with have none.
 
     Returns:
         the case; its lesion is what the image shows, so its volume differs somewhat from the one asked for.
     """
     volume_ml = draw_volume_ml(rng) if volume_ml is None else volume_ml
     image, tissue = head.t1w(rng), head.tissue
-    label = np.zeros(tissue.shape, dtype=bool)
+    lesions: list[np.ndarray] = []
     record: dict[str, Any] = {"head": head.name, "mask": None}
     box = box_of(tissue >= Tissue.CSF, 4)
     if volume_ml > 0:
-        record["mask"], label = _place_lesion(head, masks, volume_ml, rng)
+        record["mask"], lesion = _place_lesion(head, masks, volume_ml, rng)
+        lesions = [lesion]
+        if further_lesions > 0:
+            lesions += _place_further_lesions(head, masks, further_lesions, rng)
+    label = np.logical_or.reduce(lesions) if lesions else np.zeros(tissue.shape, dtype=bool)
     widened, tissue_in_box = widen_fluid_spaces(image[box], tissue[box], rng, label[box] if label.any() else None)
     image[box], tissue = widened, tissue.copy()
     tissue[box] = tissue_in_box
@@ -87,8 +103,10 @@ def simulate_case(
         image[box] = add_white_matter_changes(image[box], tissue[box], rng)
     record["lacunes"] = int(rng.poisson(1.5))
     image[box] = add_lacunes(image[box], tissue[box], rng, label[box], record["lacunes"])
-    if label.any():
-        image = paint_lesion(image, label, tissue >= Tissue.GREY, rng)
+    for lesion in lesions:
+        lesion &= label
+        if lesion.any():
+            image = paint_lesion(image, lesion, tissue >= Tissue.GREY, rng)
     whole = bool((tissue == Tissue.OUTSIDE_BRAIN).sum() > 0.3 * (tissue >= Tissue.CSF).sum())
     record["skull_stripped"] = not whole or bool(rng.random() < 0.4)
     record["defaced"] = whole and not record["skull_stripped"] and bool(rng.random() < 0.5)
@@ -110,9 +128,10 @@ class SimulatedCases(Sequence[SimulatedCase]):
         cases: how many.
         seed: of the randomness.
         healthy_fraction: share of cases without lesion.
+        further_lesions: as for :func:`simulate_case`.
 
     Raises:
-        InputError: when there is no case, or the share is not 0..1.
+        InputError: when there is no case, the share is not 0..1, or the number of further lesions is negative.
     """
 
     def __init__(
@@ -122,16 +141,20 @@ class SimulatedCases(Sequence[SimulatedCase]):
         cases: int,
         seed: int = 0,
         healthy_fraction: float = 0.0,
+        further_lesions: float = 0.0,
     ) -> None:
         if cases < 1:
             raise InputError(f"At least one case must be simulated, got {cases}.")
         if not 0 <= healthy_fraction <= 1:
             raise InputError(f"The share of cases without lesion must be 0..1, got {healthy_fraction}.")
+        if further_lesions < 0:
+            raise InputError(f"The mean number of further lesions must be 0 or more, got {further_lesions}.")
         self.heads = list(heads)
         self.masks = masks
         self.cases = cases
         self.seed = seed
         self.healthy_fraction = healthy_fraction
+        self.further_lesions = further_lesions
 
     def __len__(self) -> int:
         return self.cases
@@ -140,4 +163,5 @@ class SimulatedCases(Sequence[SimulatedCase]):
         number = range(self.cases)[index]
         rng = np.random.default_rng((self.seed, number))
         volume_ml = 0.0 if rng.random() < self.healthy_fraction else None
-        return simulate_case(self.heads[number % len(self.heads)], rng, self.masks, volume_ml)
+        head = self.heads[number % len(self.heads)]
+        return simulate_case(head, rng, self.masks, volume_ml, self.further_lesions)

@@ -105,11 +105,46 @@ def test_cases_take_turns_with_the_heads(block_head: Head) -> None:
     assert [case.record["head"] for case in cases] == ["one", "two", "three", "one"]
 
 
+# Further lesions
+
+
+def test_further_lesions_are_as_many_and_as_large_as_asked_for(
+    block_head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def place(head: Head, masks: LesionMasks | None, volume_ml: float, rng: np.random.Generator) -> tuple:
+        asked.append(volume_ml)
+        lesion = np.zeros(head.tissue.shape, dtype=bool)
+        lesion[tuple(rng.choice(np.argwhere(head.tissue == Tissue.WHITE)))] = True
+        return "placed", lesion
+
+    monkeypatch.setattr("bundle.data.simulate.cases._place_lesion", place)
+    for number in range(15):
+        simulate_case(block_head, np.random.default_rng(number), volume_ml=50.0, further_lesions=3.0)
+    assert asked.count(50.0) == 15
+    further = [volume_ml for volume_ml in asked if volume_ml != 50.0]
+    assert len(further) == pytest.approx(45, abs=4 * 45**0.5)
+    assert min(further) >= 0.1
+    assert max(further) <= 6
+    assert np.median(further) == pytest.approx((0.1 * 6) ** 0.5, rel=0.5)
+
+
+def test_further_lesions_are_painted_and_in_the_label(block_head: Head) -> None:
+    alone, many = (
+        simulate_case(block_head, np.random.default_rng(5), volume_ml=1.0, further_lesions=mean) for mean in (0.0, 30.0)
+    )
+    further = (many.label > 0) & (alone.label == 0)
+    assert further.sum() > 3 * alone.label.sum()
+    white = np.median(many.image[(block_head.tissue == Tissue.WHITE) & (many.label == 0)])
+    assert np.median(many.image[further]) < 0.75 * white
+
+
 # Cases without lesion
 
 
 def test_healthy_cases_have_an_empty_label(block_head: Head) -> None:
-    case = simulate_case(block_head, np.random.default_rng(0), volume_ml=0)
+    case = simulate_case(block_head, np.random.default_rng(0), volume_ml=0, further_lesions=5.0)
     assert not case.label.any()
     assert case.record["volume_ml"] == 0
     assert case.record["mask"] is None
@@ -119,7 +154,7 @@ def test_healthy_cases_have_an_empty_label(block_head: Head) -> None:
 def test_the_share_of_healthy_cases_is_met(block_head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float | None] = []
     monkeypatch.setattr(
-        "bundle.data.simulate.cases.simulate_case", lambda head, rng, masks, volume_ml: asked.append(volume_ml)
+        "bundle.data.simulate.cases.simulate_case", lambda head, rng, masks, volume_ml, more: asked.append(volume_ml)
     )
     for share, expected in ((0.0, 0), (0.3, 90), (1.0, 300)):
         asked.clear()
@@ -133,6 +168,7 @@ def test_the_share_of_healthy_cases_is_met(block_head: Head, monkeypatch: pytest
     [
         ({"cases": 0}, r"^At least one case must be simulated, got 0\.$"),
         ({"cases": 3, "healthy_fraction": 1.2}, r"^The share of cases without lesion must be 0\.\.1, got 1\.2\.$"),
+        ({"cases": 3, "further_lesions": -1}, r"^The mean number of further lesions must be 0 or more, got -1\.$"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments: dict, sentence: str, block_head: Head) -> None:

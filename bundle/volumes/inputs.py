@@ -1,0 +1,146 @@
+"""Which volumes a batch is made of, and what their results are called."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from bundle.data.datalists import SUFFIXES, stem
+from bundle.errors import InputError
+
+__all__ = ["VolumeInput", "find_volumes"]
+
+_LISTS = (".txt", ".csv", ".tsv")
+_COLUMNS = ("image", "file", "path", "filename")
+_WILD = re.compile(r"[*?\[]")
+_BIDS_NAME = re.compile(r"sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*_T1w")
+
+
+class VolumeInput(NamedTuple):
+    """A volume of a batch.
+
+    Args:
+        file: where it is; it need not exist, for what a list names and is missing is a failure of the batch.
+        name: of its results, without suffix: the folders below the input's and the stem; no other volume of the batch
+            has it. A BIDS name has lost its ``_T1w``.
+    """
+
+    file: Path
+    name: str
+
+
+def _expects(source: str) -> str:
+    return (
+        f"{source} does not exist: a T1w image ({', '.join(SUFFIXES)}), a folder of them, a BIDS dataset, a pattern "
+        f"such as 'scans/*.nii.gz', or a list ({', '.join(_LISTS)}) is expected."
+    )
+
+
+def _is_image(name: str) -> bool:
+    """Hidden files are none: macOS leaves ``._scan.nii.gz`` beside ``scan.nii.gz``."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _below(folder: Path, outside: Path) -> Iterator[Path]:
+    """The images in a folder and its subfolders, links followed but no folder entered twice."""
+    entered: set[Path] = set()
+    for current, folders, files in os.walk(folder, followlinks=True):
+        real = Path(current).resolve()
+        if real in entered or real.is_relative_to(outside):
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        yield from (Path(current, name) for name in sorted(files) if _is_image(name))
+
+
+def _in_bids(folder: Path, outside: Path) -> list[Path]:
+    """The T1w images of the subjects; derivatives and source data are left out."""
+    subjects = [path for path in sorted(folder.glob("sub-*")) if path.is_dir()]
+    files = [file for subject in subjects for file in _below(subject, outside)]
+    return [file for file in files if _BIDS_NAME.fullmatch(stem(file))]
+
+
+def _in_list(file: Path) -> list[Path]:
+    """A path a line in a text file; in a table, those of the column that is named for it. From the list's folder on."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not a text file of paths: {error}.") from error
+    if file.suffix.lower() == ".txt":
+        entries = [line.strip() for line in text.splitlines()]
+    else:
+        table = csv.DictReader(text.splitlines(), delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+        column = next((name for name in table.fieldnames or () if name.strip().lower() in _COLUMNS), None)
+        if column is None:
+            raise InputError(f"{file} has no column of paths: one called {', '.join(_COLUMNS)} is expected.")
+        entries = [(row[column] or "").strip() for row in table]
+    return [file.parent / entry for entry in entries if entry]
+
+
+def _shared_folder(files: list[Path], base: Path) -> Path:
+    """The base, or where files lie outside of it, the folder that holds all of them."""
+    if all(file.is_relative_to(base) for file in files):
+        return base
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _names(files: list[Path], base: Path) -> Iterator[str]:
+    """Of the results, each once: the folders below the base, and the stem, or the whole name where that is taken."""
+    taken: set[str] = set()
+    for file in files:
+        name = stem(file)
+        name = name.removesuffix("_T1w") if _BIDS_NAME.fullmatch(name) else name
+        for candidate in (name, file.name, *(f"{file.name}-{number}" for number in range(2, len(files) + 2))):
+            path = (file.relative_to(base).parent / candidate).as_posix()
+            # Upper and lower case are one on some file systems.
+            if path.casefold() not in taken:
+                taken.add(path.casefold())
+                yield path
+                break
+
+
+def _matching(pattern: str) -> tuple[list[Path], Path]:
+    """The files that fit, sorted, and the pattern's folder before its first wildcard."""
+    parts = Path(pattern).parts
+    wild = next(number for number, part in enumerate(parts) if _WILD.search(part))
+    base = Path(*parts[:wild])
+    return sorted(file for file in base.glob("/".join(parts[wild:])) if file.is_file()), base
+
+
+def find_volumes(source: str | Path, output: str | Path) -> list[VolumeInput]:
+    """The volumes of a batch, in the order of their paths, or of the list.
+
+    Args:
+        source: an image; a folder, searched with its subfolders; a BIDS dataset (a folder with
+            ``dataset_description.json``), of which the subjects' T1w images count; a pattern; or a list of paths, as
+            text or as a table with a column image, file, path or filename.
+        output: the folder of the results, which is not searched.
+
+    Raises:
+        InputError: when the source does not exist, holds no image, or is a table without a column of paths.
+    """
+    path, outside = Path(source), Path(output).resolve()
+    if path.is_dir():
+        base, bids = path, (path / "dataset_description.json").exists()
+        files = _in_bids(path, outside) if bids else list(_below(path, outside))
+        expected = "T1w images named sub-<label>..._T1w" if bids else f"files ending in {', '.join(SUFFIXES)}"
+    elif path.suffix.lower() in _LISTS and path.is_file():
+        files, base, expected = _in_list(path), path.parent, "a path a line"
+    elif path.is_file() or path.is_symlink():
+        files, base, expected = [path], path.parent, "an image"
+    elif _WILD.search(str(source)):
+        files, base = _matching(str(source))
+        expected = "files that fit the pattern"
+    else:
+        raise InputError(_expects(str(source)))
+    if not files:
+        raise InputError(f"{source} holds no image; expected: {expected}.")
+    # A link's own name counts, not that of what it leads to: absolute, not resolved.
+    files = list(dict.fromkeys(Path(os.path.normpath(file.absolute())) for file in files))
+    base = _shared_folder(files, Path(os.path.normpath(base.absolute())))
+    return [VolumeInput(file, name) for file, name in zip(files, _names(files, base), strict=True)]
