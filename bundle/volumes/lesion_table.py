@@ -134,11 +134,14 @@ def find_lesions(
         points_mm = apply_affine(affine, voxels)
         in_mni = None if to_mni is None else apply_affine(to_mni, points_mm)
         p = probability[box][inside]
+        x_mm, y_mm, z_mm = points_mm.mean(axis=0).tolist()
         found.append(
             VolumeLesion(
                 number,
                 len(voxels) * voxel_ml,
-                *(float(c) for c in points_mm.mean(axis=0)),
+                x_mm,
+                y_mm,
+                z_mm,
                 side="unknown" if in_mni is None else _side(in_mni),
                 region="" if in_mni is None or regions is None else regions.at(in_mni),
                 mean_probability=float(p.mean()),

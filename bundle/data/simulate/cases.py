@@ -58,8 +58,9 @@ def _place_further_lesions(
     head: Head, masks: LesionMasks | None, mean: float, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Small lesions of their own, as many as a Poisson distribution of that mean gives."""
-    logarithms = rng.uniform(*np.log(_FURTHER_ML), size=rng.poisson(mean))
-    return [_place_lesion(head, masks, float(volume_ml), rng)[1] for volume_ml in np.exp(logarithms)]
+    smallest, largest = np.log(_FURTHER_ML)
+    volumes_ml = np.exp(rng.uniform(smallest, largest, size=rng.poisson(mean)))
+    return [_place_lesion(head, masks, float(volume_ml), rng)[1] for volume_ml in volumes_ml]
 
 
 def simulate_case(
