@@ -81,6 +81,7 @@ def simulate(
     test_heads: str | Sequence[str] = (),
     test_masks: float = 0.2,
     healthy: float = 0.0,
+    further_lesions: float = 0.0,
     workers: int = 2,
     heads_cache: str | None = None,
 ) -> None:
@@ -99,6 +100,7 @@ def simulate(
         test_heads: shell patterns of file names; these heads are the test's, and so are all files of that person.
         test_masks: share of the masks that are the test's.
         healthy: share of the cases that get no lesion.
+        further_lesions: small lesions of 0.1 to 6 mL on top, how many a case on average; for training, not to measure.
         workers: processes.
         heads_cache: where the registered heads are kept; OUTPUT/heads unless given.
     """
@@ -108,7 +110,7 @@ def simulate(
     bank = None
     if masks is not None:
         bank = LesionMasks(masks_of(part, find_images(masks), test_masks))
-    simulated = SimulatedCases(loaded, bank, cases, seed, healthy)
+    simulated = SimulatedCases(loaded, bank, cases, seed, healthy, further_lesions)
     records = []
     with ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker, (simulated,)) as pool:
         done = (pool.submit(_write_case, number, target) for number in range(cases))

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from bundle import bundle_root
 from bundle.data.simulate.parts import masks_of
@@ -115,6 +116,15 @@ def test_without_masks_shapes_are_procedural_and_healthy_cases_have_none(sources
     for record in records(output):
         label = np.asarray(nib.load(output / "labels" / f"{record['name']}.nii.gz").dataobj)
         assert bool(label.any()) == (record["mask"] is not None)
+
+
+def test_further_lesions_come_on_top(training: Path, sources: Path) -> None:
+    more = run(sources, sources / "more", "--cases", 3, "--seed", 4, "--further_lesions", 20)
+    pieces = [
+        sum(ndimage.label(nib.load(file).get_fdata())[1] for file in (output / "labels").iterdir())
+        for output in (training, more)
+    ]
+    assert pieces[1] > pieces[0] + 20
 
 
 @pytest.mark.parametrize(
