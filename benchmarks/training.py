@@ -23,7 +23,7 @@ __all__ = ["training"]
 
 # Steps before the clock starts, and under it, in every process.
 _WARM, _TIMED = 1, 2
-# How far the mean loss of the curves' last steps may be from the plain way's. Of one curve it swings by more than that.
+# How far the mean loss of the curves' last steps may be from the plain way's. Of a single seed it has been 3.03 %.
 _TOLERANCE, _LAST, _SEEDS = 0.03, 10, 5
 
 

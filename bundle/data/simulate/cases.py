@@ -93,6 +93,7 @@ def simulate_case(
         lesions = [lesion]
         if further_lesions > 0:
             lesions += _place_further_lesions(head, masks, further_lesions, rng)
+    record["further_lesions"] = max(len(lesions) - 1, 0)
     label = np.logical_or.reduce(lesions) if lesions else np.zeros(tissue.shape, dtype=bool)
     widened, tissue_in_box = widen_fluid_spaces(image[box], tissue[box], rng, label[box] if label.any() else None)
     image[box], tissue = widened, tissue.copy()

@@ -10,7 +10,16 @@ from bundle.errors import InputError
 
 Lesioned = list[tuple[SimulatedCase, np.ndarray, np.ndarray]]
 
-RECORDED = {"head", "mask", "white_matter_changes", "lacunes", "skull_stripped", "defaced", "volume_ml"}
+RECORDED = {
+    "head",
+    "mask",
+    "further_lesions",
+    "white_matter_changes",
+    "lacunes",
+    "skull_stripped",
+    "defaced",
+    "volume_ml",
+}
 
 
 def simulated(seed: int, head: Head, masks: LesionMasks | None = None) -> SimulatedCase:
@@ -121,7 +130,9 @@ def test_further_lesions_are_as_many_and_as_large_as_asked_for(
 
     monkeypatch.setattr("bundle.data.simulate.cases._place_lesion", place)
     for number in range(15):
-        simulate_case(block_head, np.random.default_rng(number), volume_ml=50.0, further_lesions=3.0)
+        before = len(asked)
+        case = simulate_case(block_head, np.random.default_rng(number), volume_ml=50.0, further_lesions=3.0)
+        assert case.record["further_lesions"] == len(asked) - before - 1
     assert asked.count(50.0) == 15
     further = [volume_ml for volume_ml in asked if volume_ml != 50.0]
     assert len(further) == pytest.approx(45, abs=4 * 45**0.5)
