@@ -10,6 +10,9 @@ from types import TracebackType
 
 __all__ = ["InputError", "explain", "print_input_errors_as_sentences"]
 
+# A gzip file of a few megabytes can unpack to terabytes; the largest image that is read has less than this.
+_MOST_READ_MIB = 4096
+
 
 class InputError(ValueError):
     """Bad input. The message names the file, what is wrong with it and what would be right, in one sentence."""
@@ -42,8 +45,9 @@ def explain(file: str | Path, error: BaseException) -> str:
     if Path(file).suffix == ".gz":
         try:
             with gzip.open(file) as stream:
-                while stream.read(1 << 20):
-                    pass
+                for _ in range(_MOST_READ_MIB):
+                    if not stream.read(1 << 20):
+                        break
         except (OSError, EOFError, zlib.error) as damage:
             return f"{file} is a damaged gzip file ({damage}): copy or export it again."
     if any("cannot find a suitable reader" in str(cause) for cause in chain):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replacing", "write_atomically"]
+__all__ = ["remove_unfinished", "replacing", "write_atomically", "write_json"]
 
 
 @contextmanager
@@ -35,4 +38,26 @@ def write_atomically(text: str, path: str | Path) -> None:
         path: the file; its folder is made.
     """
     with replacing(path) as unfinished:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(content: Any, path: str | Path) -> None:
+    """Writes a JSON file.
+
+    Args:
+        content: what it says.
+        path: the file; its folder is made.
+    """
+    write_atomically(json.dumps(content, indent=1) + "\n", path)
+
+
+def remove_unfinished(path: str | Path) -> None:
+    """Removes what a process that was killed left of ``path`` while it wrote it.
+
+    Args:
+        path: the file that nothing writes at the moment.
+    """
+    target = Path(path)
+    for leftover in target.parent.glob(f".*.{escape(target.name)}"):
+        if leftover.name.split(".")[1].isdecimal():
+            leftover.unlink(missing_ok=True)

@@ -14,6 +14,9 @@ from bundle.errors import InputError
 
 __all__ = ["CheckVolumed", "check_volume"]
 
+# Air in Hounsfield units is -1000; no T1w image, not even a standardised one, has a tenth of its voxels that low.
+_AIR_HU, _SHARE_OF_AIR = -500, 0.1
+
 
 def check_volume(volume: torch.Tensor, name: str) -> None:
     """Refuses what is not one 3D image of finite numbers.
@@ -23,7 +26,8 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
         name: the file, for the message.
 
     Raises:
-        InputError: for 2D and 4D images, NaN or infinite voxels, a constant image, an affine that cannot be inverted.
+        InputError: for 2D and 4D images, NaN or infinite voxels, a constant image, a CT, an affine that cannot be
+            inverted.
     """
     if volume.dim() != 4:
         raise InputError(f"{name} has {volume.dim() - 1} spatial axes: one 3D volume is expected.")
@@ -34,6 +38,8 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
         raise InputError(f"{name} has {bad} NaN or infinite voxels: an image of finite numbers is expected.")
     if bool((volume == volume.flatten()[0]).all()):
         raise InputError(f"{name} is constant (every voxel is {float(volume.flatten()[0]):g}): it holds no image.")
+    if float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR:
+        raise InputError(f"{name} looks like CT (Hounsfield units, air at {float(volume.min()):g}): T1w is expected.")
     if isinstance(volume, MetaTensor) and abs(np.linalg.det(volume.affine[:3, :3].numpy())) < 1e-9:
         raise InputError(f"{name} has an affine that cannot be inverted: its header is damaged.")
 

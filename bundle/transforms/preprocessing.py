@@ -19,7 +19,7 @@ from monai.utils import ensure_tuple, look_up_option
 
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensityd
-from bundle.transforms.registration import AffineToMNId, ResampleToAtlasd, atlas_brain
+from bundle.transforms.registration import AffineToMNId, OnFailure, ResampleToAtlasd, atlas_brain
 from bundle.transforms.spatial import BrainBoxd
 
 __all__ = ["VolumePreprocessing"]
@@ -30,12 +30,12 @@ Space = Literal["native", "mni"]
 _ALL_SLICES = 10_000
 
 
-def _grid(keys: Sequence[str], space: Space, spacing_mm: float) -> list[MapTransform]:
+def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFailure) -> list[MapTransform]:
     """From RAS orientation to the network's voxels."""
     mode = ["bilinear", "nearest"][: len(keys)]
     if space == "mni":
         return [
-            AffineToMNId(keys, source_key=keys[0]),
+            AffineToMNId(keys, source_key=keys[0], on_failure=on_failure),
             ResampleToAtlasd(keys, spacing_mm, mode),
             NormalizeHeadIntensityd(keys[0], atlas_brain(spacing_mm)),
         ]
@@ -72,6 +72,7 @@ class VolumePreprocessing(Compose):
         slice_size: H and W of the slices that come out, in voxels.
         space: ``"native"`` leaves the head where it is; ``"mni"`` registers it to MNI space, as the thesis's data are,
             and resamples once, to :func:`bundle.transforms.atlas_grid`.
+        on_failure: what becomes of a head that cannot be registered, as for :class:`bundle.transforms.AffineToMNI`.
 
     The result is ``(1, slice_size, slice_size, D)``, float32, 0 outside the head, 1 at the median of the head (native)
     or of its brain (MNI).
@@ -84,6 +85,7 @@ class VolumePreprocessing(Compose):
         box: Box = "brain",
         slice_size: int = 192,
         space: Space = "native",
+        on_failure: OnFailure = "raise",
     ) -> None:
         keys = ensure_tuple(keys)
         look_up_option(box, Box.__args__)  # type: ignore[attr-defined]  # Literal keeps its choices there
@@ -94,6 +96,7 @@ class VolumePreprocessing(Compose):
             "box": box,
             "slice_size": slice_size,
             "space": space,
+            "on_failure": on_failure,
         }
         super().__init__(
             [
@@ -101,7 +104,7 @@ class VolumePreprocessing(Compose):
                 LoadImaged(keys, reader="NibabelReader", image_only=True, ensure_channel_first=True),
                 CheckVolumed(keys[0]),
                 Orientationd(keys, axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
-                *_grid(keys, space, spacing_mm),
+                *_grid(keys, space, spacing_mm, on_failure),
                 *_box(keys, box, slice_size, space),
             ]
         )

@@ -87,6 +87,8 @@ class Placement(NamedTuple):
     """Correlation of the head's and the template's intensities, both at 3 mm, inside the brain more than 6 mm from its
     surface, of the hemisphere where it is higher: a stroke can take much of the other. Measured: heads well placed have
     0.46 to 0.95; misplaced, upside down, inverted ones and other things at most 0.28."""
+    fault: str = ""
+    """What is wrong with the placement of which this is the substitute; empty for a good one."""
 
 
 class _Volume(NamedTuple):
@@ -361,7 +363,9 @@ def _fault(placement: Placement) -> str | None:
 class AffineToMNI(InvertibleTransform):
     """Moves a T1w head to MNI space by its header alone: an affine registration; the voxels stay as they are.
 
-    A following resampling to :func:`atlas_grid` is then the only one. The inverse restores the affine bit for bit.
+    A following resampling to :func:`atlas_grid` is then the only one. The inverse restores the affine bit for bit. The
+    moved image's ``meta`` says where it was placed: ``to_mni``, ``mni_similarity`` and ``mni_fault`` are the three
+    parts of its :class:`Placement`.
 
     Args:
         on_failure: ``"raise"`` an error, or log it and go on with the head in its ``"native"`` orientation and size,
@@ -372,8 +376,8 @@ class AffineToMNI(InvertibleTransform):
         look_up_option(on_failure, OnFailure.__args__)  # type: ignore[attr-defined]  # Literal keeps its choices there
         self.on_failure = on_failure
 
-    def find(self, img: MetaTensor) -> np.ndarray:
-        """The affine ``(4, 4)`` from the image's world to MNI's, both in mm.
+    def find(self, img: MetaTensor) -> Placement:
+        """Where the head is in MNI space.
 
         Args:
             img: T1w head ``(1, H, W, D)``, any orientation, whole or skull-stripped.
@@ -385,7 +389,7 @@ class AffineToMNI(InvertibleTransform):
         placement = register_to_mni(voxels, affine)
         fault = _fault(placement)
         if fault is None:
-            return placement.affine
+            return placement
         name = img.meta.get("filename_or_obj", "The image")
         sentence = (
             f"{name} could not be placed in MNI space ({fault}): a T1w head with a header that says roughly where "
@@ -399,30 +403,37 @@ class AffineToMNI(InvertibleTransform):
         centred[:3, 3] = apply_affine(grid, (np.asarray(shape) - 1) / 2) - apply_affine(
             affine, (np.asarray(voxels.shape) - 1) / 2
         )
-        return centred
+        return Placement(centred, placement.similarity, fault)
 
-    def __call__(self, img: MetaTensor, to_mni: np.ndarray | None = None) -> MetaTensor:
+    def __call__(self, img: MetaTensor, placement: Placement | None = None) -> MetaTensor:
         """
         Args:
             img: ``(C, H, W, D)``, with its affine.
-            to_mni: affine ``(4, 4)`` of :meth:`find`; found on this image if None.
+            placement: of :meth:`find`; found on this image if None.
 
         Returns:
-            the same voxels with the affine ``to_mni @ img.affine``.
+            the same voxels with the affine ``placement.affine @ img.affine``.
 
         Raises:
             InputError: as :meth:`find`.
         """
-        to_mni = self.find(img) if to_mni is None else to_mni
+        placement = self.find(img) if placement is None else placement
         before = img.affine.clone()
-        moved = torch.as_tensor(to_mni, dtype=before.dtype) @ before
+        moved = torch.as_tensor(placement.affine, dtype=before.dtype) @ before
         meta = TraceableTransform.track_transform_meta(
             img,
             affine=torch.linalg.solve(before, moved),
             extra_info={"affine": before},
             transform_info=self.get_transform_info(),
         )
-        return self._with_meta(img, meta, moved)
+        out = self._with_meta(img, meta, moved)
+        if isinstance(out, MetaTensor):
+            out.meta |= {
+                "to_mni": placement.affine,
+                "mni_similarity": placement.similarity,
+                "mni_fault": placement.fault,
+            }
+        return out
 
     def inverse(self, data: MetaTensor) -> MetaTensor:
         """The same voxels with the affine that the forward call found, bit for bit."""
@@ -459,9 +470,9 @@ class AffineToMNId(MapTransform, InvertibleTransform):
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         """The data, moved."""
         d = dict(data)
-        to_mni = self.place.find(d[self.source_key])
+        placement = self.place.find(d[self.source_key])
         for key in self.key_iterator(d):
-            d[key] = self.place(d[key], to_mni)
+            d[key] = self.place(d[key], placement)
         return d
 
     def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:

@@ -14,7 +14,7 @@ from nibabel.spatialimages import SpatialImage
 
 from bundle.files import replacing
 
-__all__ = ["SourceGridWriter"]
+__all__ = ["SourceGridWriter", "save_on_grid"]
 
 
 class SourceGridWriter(NibabelWriter):
@@ -38,12 +38,24 @@ class SourceGridWriter(NibabelWriter):
         Raises:
             ValueError: when the array is not on the source's grid.
         """
-        source = nib.load(self.source_file)
-        data = np.asarray(self.data_obj, dtype=self.output_dtype)
-        if data.shape != source.shape[:3]:
-            raise ValueError(f"The result is {data.shape}, its source {self.source_file} {source.shape[:3]}.")
-        with replacing(Path(filename)) as unfinished:
-            nib.save(_on_grid(data, source), unfinished)
+        save_on_grid(np.asarray(self.data_obj, dtype=self.output_dtype), nib.load(self.source_file), filename)
+
+
+def save_on_grid(data: np.ndarray, source: SpatialImage, path: str | os.PathLike) -> None:
+    """Writes an array as NIfTI with its source's header geometry, bit for bit; the file is whole or not there.
+
+    Args:
+        data: ``(H, W, D)``.
+        source: the image on whose grid it is.
+        path: a name ending in ``.nii`` or ``.nii.gz``; its folder is made.
+
+    Raises:
+        ValueError: when the array is not on the source's grid.
+    """
+    if data.shape != source.shape[:3]:
+        raise ValueError(f"The result is {data.shape}, its source {source.get_filename()} {source.shape[:3]}.")
+    with replacing(Path(path)) as unfinished:
+        nib.save(_on_grid(data, source), unfinished)
 
 
 def _on_grid(data: np.ndarray, source: SpatialImage) -> nib.Nifti1Image:

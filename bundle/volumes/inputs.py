@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ __all__ = ["VolumeInput", "find_volumes"]
 
 _LISTS = (".txt", ".csv", ".tsv")
 _COLUMNS = ("image", "file", "path", "filename")
+_LONGEST_NAME = 180
 _WILD = re.compile(r"[*?\[]")
 _BIDS_NAME = re.compile(r"sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*_T1w")
 
@@ -26,7 +28,8 @@ class VolumeInput(NamedTuple):
     Args:
         file: where it is; it need not exist, for what a list names and is missing is a failure of the batch.
         name: of its results, without suffix: the folders below the input's and the stem; no other volume of the batch
-            has it. A BIDS name has lost its ``_T1w``.
+            has it. A BIDS name has lost its ``_T1w``; one of more than 180 bytes is cut, and ends in 8 digits of its
+            hash.
     """
 
     file: Path
@@ -89,6 +92,14 @@ def _shared_folder(files: list[Path], base: Path) -> Path:
     return Path(os.path.commonpath([file.parent for file in files]))
 
 
+def _short(name: str) -> str:
+    """A name that leaves room for what results are called; file systems take 255 bytes."""
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name.encode()[: _LONGEST_NAME - 9].decode(errors="ignore") + "-" + digest
+
+
 def _names(files: list[Path], base: Path) -> Iterator[str]:
     """Of the results, each once: the folders below the base, and the stem, or the whole name where that is taken."""
     taken: set[str] = set()
@@ -96,7 +107,7 @@ def _names(files: list[Path], base: Path) -> Iterator[str]:
         name = stem(file)
         name = name.removesuffix("_T1w") if _BIDS_NAME.fullmatch(name) else name
         for candidate in (name, file.name, *(f"{file.name}-{number}" for number in range(2, len(files) + 2))):
-            path = (file.relative_to(base).parent / candidate).as_posix()
+            path = (file.relative_to(base).parent / _short(candidate)).as_posix()
             # Upper and lower case are one on some file systems.
             if path.casefold() not in taken:
                 taken.add(path.casefold())

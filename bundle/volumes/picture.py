@@ -106,8 +106,10 @@ def save_lesion_overview(cases: Mapping[str, tuple[np.ndarray, np.ndarray]], pat
     figure.savefig(path, dpi=110)
 
 
-def save_lesion_slices(image: np.ndarray, mask: np.ndarray, path: str | Path, slices: int = 12) -> None:
-    """A PNG of axial slices through the whole head, evenly spaced, with the mask's outline.
+def save_lesion_slices(
+    image: np.ndarray, mask: np.ndarray, path: str | Path, slices: int = 12, lesion_only: bool = False
+) -> None:
+    """A PNG of axial slices, evenly spaced, with the mask's outline: through the head, or through the lesion alone.
 
     Left on the picture is left in the head, as the voxels are in RAS orientation and shown from above.
 
@@ -116,9 +118,11 @@ def save_lesion_slices(image: np.ndarray, mask: np.ndarray, path: str | Path, sl
         mask: of the same shape.
         path: the file.
         slices: how many.
+        lesion_only: through the lesion, if there is one.
     """
-    occupied = np.flatnonzero((image > 0).any(axis=(0, 1)))
-    chosen = np.linspace(occupied[0], occupied[-1], slices + 2).round().astype(int)[1:-1]
+    through = mask if lesion_only and (mask > 0).any() else image
+    occupied = np.flatnonzero((through > 0).any(axis=(0, 1)))
+    chosen = np.unique(np.linspace(occupied[0], occupied[-1], slices + 2).round().astype(int)[1:-1])
     white = float(np.percentile(image[image > 0], 99.5))
     columns = min(slices, 6)
     rows = -(-slices // columns)

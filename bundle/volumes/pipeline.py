@@ -1,0 +1,220 @@
+"""One volume from its file to its results, the same for every caller: a batch, a server, a cluster."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.utils import convert_to_dst_type
+from nibabel.spatialimages import SpatialImage
+from scipy import ndimage
+
+from bundle.files import replacing, write_json
+from bundle.transforms import VolumePreprocessing
+from bundle.transforms.writers import save_on_grid
+from bundle.volumes.headers import check_header
+from bundle.volumes.inputs import VolumeInput
+from bundle.volumes.lesion_table import RegionAtlas, VolumeLesion, entropy_bits, find_lesions
+from bundle.volumes.picture import save_lesion_slices
+
+__all__ = ["PreparedVolume", "VolumePipeline", "VolumeResult"]
+
+_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+_HUGE_ML = 400.0
+_UNCERTAIN_BITS = 0.6
+_COARSE_MM = 2.0
+_SHOWN_SLICES = 6
+
+
+class PreparedVolume(NamedTuple):
+    """What the network sees of a volume: ``(1, H, W, D)``, with the way back to its source; and the seconds it took."""
+
+    image: MetaTensor
+    seconds: float
+
+
+class VolumeResult(NamedTuple):
+    """What was found in a volume.
+
+    Args:
+        lesions: the largest first.
+        volume_ml: of all of them.
+        uncertainty: mean entropy over the mask in bits, 0..1; 0 for an empty mask.
+        similarity: of the head to the MNI template, or None where it was not registered.
+        warnings: sentences on why someone should look at it.
+        files: what was written, relative to the output folder.
+        seconds: for checking and preprocessing, and for all behind the network.
+    """
+
+    lesions: list[VolumeLesion]
+    volume_ml: float
+    uncertainty: float
+    similarity: float | None
+    warnings: list[str]
+    files: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class VolumePipeline:
+    """The steps of a volume before and behind the network; the network's own is the caller's.
+
+    Args:
+        preprocessing: of the image alone, ``keys="image"``.
+        output: the folder of the results.
+        threshold: probability from which a voxel is lesion, 0..1.
+        smallest_lesion_ml: smaller pieces are left out of the mask.
+        save_probability: write the probability, float32, too.
+        save_uncertainty: write the entropy of the probability in bits, float32, too.
+        regions: an atlas in MNI space, for the region of each lesion.
+
+    Example::
+
+        prepared = pipeline.prepare(volume)
+        result = pipeline.finish(volume, prepared, inferer(prepared.image[None], network)[0])
+    """
+
+    preprocessing: VolumePreprocessing
+    output: Path
+    threshold: float = 0.5
+    smallest_lesion_ml: float = 0.0
+    save_probability: bool = False
+    save_uncertainty: bool = False
+    regions: RegionAtlas | None = None
+
+    def path(self, volume: VolumeInput, kind: str, suffix: str = ".nii.gz") -> Path:
+        """Where a result is: a BIDS derivative's name.
+
+        Args:
+            volume: the input.
+            kind: ``"desc-lesion_mask"``, ``"desc-lesion_probseg"`` or ``"desc-entropy_probseg"``.
+            suffix: with its dot.
+        """
+        return self.output / f"{volume.name}_space-orig_label-L_{kind}{suffix}"
+
+    def picture_path(self, volume: VolumeInput) -> Path:
+        """Where the picture of a volume is."""
+        return self.output / "figures" / f"{volume.name}.png"
+
+    def paths(self, volume: VolumeInput) -> list[Path]:
+        """All results that there can be of a volume."""
+        masks = [self.path(volume, f"desc-{kind}") for kind in ("lesion_mask", "lesion_probseg", "entropy_probseg")]
+        return [*masks, self.path(volume, "desc-lesion_mask", ".json"), self.picture_path(volume)]
+
+    def prepare(self, volume: VolumeInput) -> PreparedVolume:
+        """Checks a volume's header and voxels and brings it to the network's grid.
+
+        Raises:
+            InputError: when it cannot be a T1w head, or not be registered.
+            Exception: whatever a damaged file makes a reader raise, for :func:`bundle.errors.explain`.
+        """
+        begin = time.perf_counter()
+        check_header(volume.file)
+        image = self.preprocessing({"image": str(volume.file)})["image"]
+        return PreparedVolume(image, time.perf_counter() - begin)
+
+    def finish(self, volume: VolumeInput, prepared: PreparedVolume, logits: torch.Tensor) -> VolumeResult:
+        """Writes the results of a volume on its source's grid, the mask last.
+
+        Args:
+            volume: the input.
+            prepared: what :meth:`prepare` gave.
+            logits: the network's, ``(1, H, W, D)``.
+
+        Raises:
+            OSError: when a file cannot be written.
+        """
+        begin = time.perf_counter()
+        source = nib.load(volume.file)
+        probability = self._on_source_grid(prepared.image, logits)
+        mask = self._mask(probability, source.affine)
+        meta, fault = prepared.image.meta, prepared.image.meta.get("mni_fault", "")
+        to_mni = None if fault else meta.get("to_mni")
+        lesions = find_lesions(mask, probability, source.affine, to_mni, self.regions)
+        uncertainty = float(entropy_bits(probability[mask > 0]).mean()) if mask.any() else 0.0
+        files = self._write(volume, source, probability, mask)
+        volume_ml = sum(lesion.volume_ml for lesion in lesions)
+        return VolumeResult(
+            lesions,
+            volume_ml,
+            uncertainty,
+            meta.get("mni_similarity"),
+            _warnings(source, volume_ml, uncertainty, fault),
+            [file.relative_to(self.output).as_posix() for file in files],
+            prepared.seconds + time.perf_counter() - begin,
+        )
+
+    def _on_source_grid(self, image: MetaTensor, logits: torch.Tensor) -> np.ndarray:
+        """Probability ``(H, W, D)`` of the source, float32, 0 outside of the head."""
+        inside = torch.where(image.as_tensor() > 0, torch.sigmoid(logits.float()), 0.0)
+        probability = convert_to_dst_type(inside, image)[0]
+        restored: np.ndarray = self.preprocessing.inverse({"image": probability})["image"][0].numpy(force=True)
+        return restored.clip(0, 1)
+
+    def _mask(self, probability: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        """0 and 1, uint8, without the pieces that are too small."""
+        mask = probability >= self.threshold
+        if self.smallest_lesion_ml > 0:
+            pieces, _ = ndimage.label(mask, _NEIGHBOURS)
+            sizes_ml = np.bincount(pieces.ravel()) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+            mask &= (sizes_ml >= self.smallest_lesion_ml)[pieces]
+        return mask.astype(np.uint8)
+
+    def _write(
+        self, volume: VolumeInput, source: SpatialImage, probability: np.ndarray, mask: np.ndarray
+    ) -> list[Path]:
+        """The files, the mask last: where it is, the others are."""
+        files = []
+        for wanted, kind, voxels in (
+            (self.save_probability, "desc-lesion_probseg", probability),
+            (self.save_uncertainty, "desc-entropy_probseg", entropy_bits(probability)),
+        ):
+            if wanted:
+                files.append(self.path(volume, kind))
+                save_on_grid(voxels.astype(np.float32), source, files[-1])
+        files.append(self.picture_path(volume))
+        _save_picture(source, mask, files[-1])
+        files.append(self.path(volume, "desc-lesion_mask", ".json"))
+        write_json(_sidecar(volume, self.threshold), files[-1])
+        files.append(self.path(volume, "desc-lesion_mask"))
+        save_on_grid(mask, source, files[-1])
+        return files
+
+
+def _sidecar(volume: VolumeInput, threshold: float) -> dict[str, Any]:
+    """BIDS's metadata of a mask."""
+    return {
+        "Type": "Lesion",
+        "Manual": False,
+        "Sources": [volume.file.name],
+        "SpatialReference": "orig",
+        "Description": f"Stroke lesion, probability of {threshold:g} or more. Not for clinical use.",
+    }
+
+
+def _save_picture(source: SpatialImage, mask: np.ndarray, path: Path) -> None:
+    upright, lesion = (
+        np.asarray(nib.as_closest_canonical(nib.Nifti1Image(voxels, source.affine)).dataobj)
+        for voxels in (np.asarray(source.dataobj, dtype=np.float32).reshape(source.shape[:3]), mask)
+    )
+    with replacing(path) as unfinished:
+        save_lesion_slices(upright - upright.min(), lesion, unfinished, _SHOWN_SLICES, lesion_only=True)
+
+
+def _warnings(source: SpatialImage, volume_ml: float, uncertainty: float, fault: str) -> list[str]:
+    """Why someone should look at a volume."""
+    thickest = float(np.linalg.norm(source.affine[:3, :3], axis=0).max())
+    reasons = (
+        (bool(fault), f"not registered to MNI space ({fault}), segmented where it lies"),
+        (volume_ml == 0, "no lesion found"),
+        (volume_ml > _HUGE_ML, f"{volume_ml:.0f} mL is more than nearly every stroke"),
+        (uncertainty > _UNCERTAIN_BITS, f"the network is unsure ({uncertainty:.2f} of 1 bit)"),
+        (thickest > _COARSE_MM + 1e-3, f"voxels of {thickest:.1f} mm hide small lesions"),
+    )
+    return [reason for applies, reason in reasons if applies]
