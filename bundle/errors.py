@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["InputError", "explain", "print_input_errors_as_sentences"]
+__all__ = ["InputError", "explain", "find_input_error", "print_input_errors_as_sentences"]
 
 # A gzip file of a few megabytes can unpack to terabytes; the largest image that is read has less than this.
 _MOST_READ_MIB = 4096
@@ -28,6 +28,11 @@ def _chain(error: BaseException) -> list[BaseException]:
     return errors
 
 
+def find_input_error(error: BaseException) -> InputError | None:
+    """The :class:`InputError` that an error is or goes back to, through what MONAI and ignite wrap around it."""
+    return next((cause for cause in _chain(error) if isinstance(cause, InputError)), None)
+
+
 def explain(file: str | Path, error: BaseException) -> str:
     """One sentence on why a file could not be used, from an error that a reader or a transform raised.
 
@@ -35,10 +40,9 @@ def explain(file: str | Path, error: BaseException) -> str:
         file: the file at hand.
         error: what was raised; MONAI wraps the causes, which are looked through.
     """
+    if (told := find_input_error(error)) is not None:
+        return str(told)
     chain = _chain(error)
-    for cause in chain:
-        if isinstance(cause, InputError):
-            return str(cause)
     if not Path(file).exists():
         return f"{file} does not exist."
     # nibabel and MONAI's readers turn a decompression error into text, so the file itself is asked.
@@ -63,10 +67,9 @@ def print_input_errors_as_sentences() -> None:
     """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        for cause in _chain(error):
-            if isinstance(cause, InputError):
-                print(f"Error: {cause}", file=sys.stderr)
-                return
-        sys.__excepthook__(kind, error, trace)
+        if (told := find_input_error(error)) is None:
+            sys.__excepthook__(kind, error, trace)
+        else:
+            print(f"Error: {told}", file=sys.stderr)
 
     sys.excepthook = hook

@@ -17,7 +17,7 @@ from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
 from bundle import bundle_root
-from bundle.errors import InputError
+from bundle.errors import InputError, find_input_error
 from bundle.files import remove_unfinished, write_json
 from bundle.transforms.registration import OnFailure
 from bundle.volumes.batch import VolumeBatch
@@ -151,7 +151,7 @@ def segment(
     source: str,
     output: str,
     threshold: float | None = None,
-    smallest_lesion_ml: float = 0.0,
+    smallest_lesion_ml: float = 0.025,
     probability: bool = False,
     uncertainty: bool = False,
     flips: Sequence[Sequence[int]] | None = None,
@@ -177,7 +177,7 @@ def segment(
             or a list of paths (.txt, or .csv or .tsv with a column "image").
         output: the folder of the results.
         threshold: probability from which a voxel is lesion; 0.5 unless given.
-        smallest_lesion_ml: smaller lesions are left out.
+        smallest_lesion_ml: smaller lesions are left out; three voxels of the network are 0.024 mL.
         probability: write the probability of each voxel too.
         uncertainty: write the entropy of that probability too, 0 to 1 bit.
         flips: "[[0]]" averages with a left-right mirrored pass; twice the time.
@@ -227,6 +227,8 @@ def segment(
 if __name__ == "__main__":
     try:
         fire.Fire(segment)
-    except InputError as error:
-        print(f"Error: {error}", file=sys.stderr)
+    except Exception as error:
+        if (told := find_input_error(error)) is None:
+            raise
+        print(f"Error: {told}", file=sys.stderr)
         raise SystemExit(_NOTHING_DONE) from None

@@ -1,5 +1,9 @@
-"""What is made of one volume for people to look at."""
+"""From volumes to lesion masks, tables and pictures: what every program that segments shares."""
 
+from bundle.volumes.batch import VolumeBatch
+from bundle.volumes.headers import check_header
+from bundle.volumes.inputs import VolumeInput, find_volumes
+from bundle.volumes.lesion_table import RegionAtlas, VolumeLesion, entropy_bits, find_lesions
 from bundle.volumes.picture import (
     Agreement,
     agreement,
@@ -8,12 +12,28 @@ from bundle.volumes.picture import (
     save_montage,
     save_volume_distribution,
 )
+from bundle.volumes.pipeline import PreparedVolume, VolumePipeline, VolumeResult
+from bundle.volumes.records import write_tables
+from bundle.volumes.report import write_report
 
 __all__ = [
     "Agreement",
+    "PreparedVolume",
+    "RegionAtlas",
+    "VolumeBatch",
+    "VolumeInput",
+    "VolumeLesion",
+    "VolumePipeline",
+    "VolumeResult",
     "agreement",
+    "check_header",
+    "entropy_bits",
+    "find_lesions",
+    "find_volumes",
     "save_lesion_overview",
     "save_lesion_slices",
     "save_montage",
     "save_volume_distribution",
+    "write_report",
+    "write_tables",
 ]

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from bundle.errors import explain
+from bundle.errors import InputError, explain
 from bundle.files import remove_unfinished, write_json
 from bundle.processes import begin_worker
 from bundle.volumes.inputs import VolumeInput
@@ -29,6 +29,7 @@ __all__ = ["VolumeBatch"]
 
 _log = logging.getLogger(__name__)
 _AHEAD = 2  # volumes that are prepared, and as many whose results are written, while the network is busy
+_ATTEMPTS = 3
 
 _pipeline: VolumePipeline
 
@@ -72,31 +73,32 @@ class _Workers:
         return ProcessPoolExecutor(self.count, get_context("spawn"), _begin, (self.pipeline,))
 
     def submit(self, step: Callable[..., T], *inputs: Any) -> Future[T]:
-        """Begins a step; one that finds the pool broken says so by its future."""
+        """Begins a step, in a new pool where the old one has lost a process."""
         try:
             return self.pool.submit(step, *inputs)
-        except BrokenProcessPool as error:
-            broken: Future[T] = Future()
-            broken.set_exception(error)
-            return broken
+        except BrokenProcessPool:
+            self.pool = self._new()
+            return self.pool.submit(step, *inputs)
 
     def result(self, future: Future[T], step: Callable[..., T], *inputs: Any) -> T:
-        """What a step gave. When its process was killed it is tried once more, alone.
+        """What a step gave, which is begun anew when its process was killed.
 
         Raises:
-            MemoryError: when that was killed as well.
+            InputError: when it was killed every time.
         """
+        # A killed process takes along what else is under way in its pool, so the first time says little of this step.
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return future.result()
+            except BrokenProcessPool:
+                future = self.submit(step, *inputs)
         try:
             return future.result()
-        except BrokenProcessPool:
-            self.pool.shutdown(cancel_futures=True)
-            self.pool = self._new()
-        try:
-            return self.pool.submit(step, *inputs).result()
         except BrokenProcessPool as error:
-            self.pool.shutdown(cancel_futures=True)
-            self.pool = self._new()
-            raise MemoryError("the process that worked on it was killed, probably for want of memory") from error
+            raise InputError(
+                f"{inputs[0].file} could not be processed: the process at work on it was killed {_ATTEMPTS} times, "
+                "probably for want of memory."
+            ) from error
 
     def __enter__(self) -> _Workers:
         return self

@@ -107,9 +107,14 @@ def save_lesion_overview(cases: Mapping[str, tuple[np.ndarray, np.ndarray]], pat
 
 
 def save_lesion_slices(
-    image: np.ndarray, mask: np.ndarray, path: str | Path, slices: int = 12, lesion_only: bool = False
+    image: np.ndarray,
+    mask: np.ndarray,
+    path: str | Path,
+    slices: int = 12,
+    lesion_only: bool = False,
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> None:
-    """A PNG of axial slices, evenly spaced, with the mask's outline: through the head, or through the lesion alone.
+    """A PNG of axial slices with the mask's outline: evenly through the head, or through the bulk of the lesion.
 
     Left on the picture is left in the head, as the voxels are in RAS orientation and shown from above.
 
@@ -118,11 +123,15 @@ def save_lesion_slices(
         mask: of the same shape.
         path: the file.
         slices: how many.
-        lesion_only: through the lesion, if there is one.
+        lesion_only: slices with lesion only, if there is one.
+        spacing_mm: voxel sizes, of which the picture keeps the proportions.
     """
-    through = mask if lesion_only and (mask > 0).any() else image
-    occupied = np.flatnonzero((through > 0).any(axis=(0, 1)))
-    chosen = np.unique(np.linspace(occupied[0], occupied[-1], slices + 2).round().astype(int)[1:-1])
+    if lesion_only and (mask > 0).any():
+        shares = (np.arange(slices) + 0.5) / slices
+        chosen = np.unique(np.quantile(np.nonzero(mask > 0)[2], shares, method="nearest"))
+    else:
+        occupied = np.flatnonzero((image > 0).any(axis=(0, 1)))
+        chosen = np.linspace(occupied[0], occupied[-1], slices + 2).round().astype(int)[1:-1]
     white = float(np.percentile(image[image > 0], 99.5))
     columns = min(slices, 6)
     rows = -(-slices // columns)
@@ -130,8 +139,9 @@ def save_lesion_slices(
     FigureCanvasAgg(figure)
     for axis in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
         axis.set_axis_off()
+    aspect = spacing_mm[1] / spacing_mm[0]
     for axis, z in zip(grid.flat, chosen, strict=False):
-        axis.imshow(image[:, :, z].T, cmap="gray", vmin=0, vmax=white, origin="lower")
+        axis.imshow(image[:, :, z].T, cmap="gray", vmin=0, vmax=white, origin="lower", aspect=aspect)
         if (mask[:, :, z] > 0).any():
             axis.contour(mask[:, :, z].T > 0, levels=[0.5], colors=_COLOURS[Agreement.MISS], linewidths=1)
         axis.set_title(f"axial slice {z}", fontsize=8)

@@ -199,12 +199,13 @@ def _sidecar(volume: VolumeInput, threshold: float) -> dict[str, Any]:
 
 
 def _save_picture(source: SpatialImage, mask: np.ndarray, path: Path) -> None:
+    grey = np.asarray(source.dataobj, dtype=np.float32).reshape(source.shape[:3])
     upright, lesion = (
-        np.asarray(nib.as_closest_canonical(nib.Nifti1Image(voxels, source.affine)).dataobj)
-        for voxels in (np.asarray(source.dataobj, dtype=np.float32).reshape(source.shape[:3]), mask)
+        nib.as_closest_canonical(nib.Nifti1Image(voxels, source.affine)) for voxels in (grey - grey.min(), mask)
     )
+    head, outlined, sizes_mm = np.asarray(upright.dataobj), np.asarray(lesion.dataobj), upright.header.get_zooms()
     with replacing(path) as unfinished:
-        save_lesion_slices(upright - upright.min(), lesion, unfinished, _SHOWN_SLICES, lesion_only=True)
+        save_lesion_slices(head, outlined, unfinished, _SHOWN_SLICES, lesion_only=True, spacing_mm=sizes_mm)
 
 
 def _warnings(source: SpatialImage, volume_ml: float, uncertainty: float, fault: str) -> list[str]:

@@ -285,6 +285,8 @@ def test_on_request_what_fails_is_centred_and_logged(caplog: pytest.LogCaptureFi
     assert "could not be placed in MNI space" in caplog.text
     np.testing.assert_allclose(apply_affine(placed.affine.numpy(), [49.5] * 3), (0, -18, 22))
     np.testing.assert_allclose(placed.affine[:3, :3], image.affine[:3, :3])
+    assert "is needed" in placed.meta["mni_fault"]
+    np.testing.assert_allclose(placed.meta["to_mni"] @ image.affine.numpy(), placed.affine)
 
 
 def test_a_mistyped_on_failure_is_refused() -> None:

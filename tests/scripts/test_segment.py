@@ -1,0 +1,210 @@
+"""The batch command as a user types it: exit codes, a kill in the middle, shards, what a folder of bad files gives."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bundle import bundle_root
+from bundle.errors import InputError
+from scripts.segment import segment as segment_here
+from tests.conftest import _head as synthetic_head
+
+Segment = Callable[..., subprocess.CompletedProcess]
+
+
+def command(*words: str | Path, **options: object) -> list[str]:
+    asked = [f"--{name}={value}" for name, value in options.items()]
+    return [sys.executable, "-m", "scripts.segment", *map(str, words), "--space=native", "--workers=0", *asked]
+
+
+def segment(*words: str | Path, **options: object) -> subprocess.CompletedProcess:
+    """Runs it; the heads of 2 mm stand upright and are not registered."""
+    return subprocess.run(
+        command(*words, **options), cwd=bundle_root(), capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three heads, each with a dark hole elsewhere, in two folders and with names that quote and wrap."""
+    folder = tmp_path_factory.mktemp("scans")
+    names = ("sub-01/anat/sub-01_T1w.nii.gz", 'o\'brien "Müller" 頭.nii', "deep/" + "n" * 200 + ".nii.gz")
+    for number, name in enumerate(names):
+        image = synthetic_head().copy()
+        image[24:34, 40 + 4 * number : 52 + 4 * number, 55:67] = 30
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        header = nib.Nifti1Image(image[:, :, 40:80].astype(np.int16), np.diag([2.0, 2.0, 2.0, 1.0]))
+        header.set_sform(header.affine, 1)
+        nib.save(header, file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess, Path]:
+    output = tmp_path_factory.mktemp("undisturbed")
+    return segment(scans, output, probability=True), output
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def images(output: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(output)): file.read_bytes() for file in output.rglob("*.nii.gz")}
+
+
+def lasting(table: Path) -> list[dict[str, str]]:
+    """Rows without what differs from run to run."""
+    return [{k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mb")} for row in rows(table)]
+
+
+def test_each_volume_gets_its_mask_and_the_exit_code_is_0(
+    undisturbed: tuple[subprocess.CompletedProcess, Path],
+) -> None:
+    done, output = undisturbed
+    assert done.returncode == 0, done.stderr[-2000:]
+    masks = [name for name in images(output) if name.endswith("_desc-lesion_mask.nii.gz")]
+    assert len(masks) == 3
+    assert "sub-01/anat/sub-01_space-orig_label-L_desc-lesion_mask.nii.gz" in masks
+    assert [row["status"] for row in rows(output / "volumes.tsv")] == ["done"] * 3
+    assert "3 of 3 volumes are segmented" in done.stdout
+    assert (output / "report.html").read_text(encoding="utf-8").count("<img") == 3
+
+
+def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bytes(
+    scans: Path, undisturbed: tuple[subprocess.CompletedProcess, Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "results"
+    process = subprocess.Popen(
+        command(scans, output, probability=True),
+        cwd=bundle_root(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(output.rglob("records/**/*.json")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {file: file.stat().st_mtime_ns for file in output.rglob("records/**/*.json")}
+    assert len(before) < 3
+    done = segment(scans, output, probability=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert images(output) == images(undisturbed[1])
+    for table in ("volumes.tsv", "lesions.tsv"):
+        assert lasting(output / table) == lasting(undisturbed[1] / table)
+    assert all(file.stat().st_mtime_ns == written for file, written in before.items())
+    assert not [file for file in output.rglob(".*") if file.is_file()]
+
+
+def test_two_shards_do_all_between_them(
+    scans: Path, undisturbed: tuple[subprocess.CompletedProcess, Path], tmp_path: Path
+) -> None:
+    for number, count in ((1, 2), (2, 1)):
+        done = segment(scans, tmp_path, probability=True, shard=f"{number}/2")
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert f"{count} of {count} volumes are segmented" in done.stdout
+    assert images(tmp_path) == images(undisturbed[1])
+    assert lasting(tmp_path / "volumes.tsv") == lasting(undisturbed[1] / "volumes.tsv")
+
+
+BAD: dict[str, Callable[[np.ndarray], nib.spatialimages.SpatialImage]] = {
+    "is of shape (88, 108)": lambda head: nib.Nifti1Image(head[:, :, 50], np.diag([2.0, 2.0, 2.0, 1.0])),
+    "holds 3 volumes (4D)": lambda head: nib.Nifti1Image(np.stack([head] * 3, -1), np.diag([2.0, 2.0, 2.0, 1.0])),
+    "holds complex64 numbers": lambda head: nib.Nifti1Image(head.astype(np.complex64), np.diag([2.0, 2.0, 2.0, 1.0])),
+    "looks like CT (Hounsfield units, air at -1000)": lambda head: nib.Nifti1Image(
+        np.where(head > 0, head, -1000).astype(np.int16), np.diag([2.0, 2.0, 2.0, 1.0])
+    ),
+    "has slices of 8 mm": lambda head: nib.Nifti1Image(head[:, :, ::4], np.diag([2.0, 2.0, 8.0, 1.0])),
+    "is constant (every voxel is 7)": lambda head: nib.Nifti1Image(
+        np.full(head.shape, 7, np.int16), np.diag([2.0, 2.0, 2.0, 1.0])
+    ),
+    "has 1 NaN or infinite voxels": lambda head: nib.Nifti1Image(
+        np.where(np.arange(head.size).reshape(head.shape) == 77, np.inf, head).astype(np.float32),
+        np.diag([2.0, 2.0, 2.0, 1.0]),
+    ),
+}
+"""Files that are no T1w head, by what the sentence says."""
+
+
+def test_a_folder_of_bad_files_and_a_good_one(scans: Path, head: np.ndarray, tmp_path: Path) -> None:
+    source, output = tmp_path / "scans", tmp_path / "results"
+    (source / "loop").mkdir(parents=True)
+    (source / "loop" / "back").symlink_to(source)
+    for number, make in enumerate(BAD.values()):
+        image = make(head)
+        image.set_sform(image.affine, 1)
+        nib.save(image, source / f"bad_{number}.nii.gz")
+    whole = (scans / "sub-01/anat/sub-01_T1w.nii.gz").read_bytes()
+    (source / "good.nii.gz").write_bytes(whole)
+    (source / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (source / "empty.nii").touch()
+    (source / "gone.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    sentences = {
+        **{f"bad_{number}": sentence for number, sentence in enumerate(BAD)},
+        "cut": "is a damaged gzip file",
+        "empty": "is empty (0 bytes)",
+        "gone": "does not exist",
+    }
+    done = segment(source, output)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert f"1 of {len(sentences) + 1} volumes are segmented" in done.stdout
+    table = {row["name"]: row for row in rows(output / "volumes.tsv")}
+    assert table.pop("good")["status"] == "done"
+    assert table.keys() == sentences.keys()
+    log = (output / "segment.log").read_text(encoding="utf-8")
+    for name, sentence in sentences.items():
+        assert table[name]["status"] == "failed"
+        assert sentence in table[name]["error"]
+        assert "\n" not in table[name]["error"]
+        assert table[name]["error"] in log
+    assert [file.name for file in output.rglob("*_mask.nii.gz")] == ["good_space-orig_label-L_desc-lesion_mask.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "sentence"),
+    [
+        ("nowhere", {}, "nowhere does not exist: a T1w image (.nii.gz, .nii, .mgz, .mgh), a folder of them"),
+        ("empty", {}, "empty holds no image; expected: files ending in .nii.gz"),
+        ("empty/notes.csv", {}, "notes.csv has no column of paths"),
+        ("scan.nii", {"shard": "5/4"}, "--shard 5/4 is none: i/n is expected, 1/4 to 4/4 for instance."),
+        ("scan.nii", {"regions": "atlas.nii"}, "atlas.nii does not exist."),
+    ],
+)
+def test_bad_usage_is_told_in_a_sentence(source: str, options: dict, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.csv").write_text("patient,age\n")
+    (tmp_path / "scan.nii").touch()
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        segment_here(str(tmp_path / source), str(tmp_path / "results"), **options)
+    assert not (tmp_path / "results").exists()
+
+
+def test_with_bad_usage_the_exit_code_is_2(scans: Path, tmp_path: Path) -> None:
+    done = segment(scans, tmp_path / "results", weights="none.pt")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: none.pt does not exist: weights or a checkpoint")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_output_that_cannot_be_made_is_told(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file in its place")
+    done = segment(scans, tmp_path / "results")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: {tmp_path / 'results'} cannot be written to: ")

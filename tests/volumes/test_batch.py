@@ -1,0 +1,196 @@
+"""A batch does the rest and nothing twice, whatever happened to it; one volume's failure is its own."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bundle.transforms import VolumePreprocessing
+from bundle.volumes import pipeline as pipeline_module
+from bundle.volumes.batch import VolumeBatch
+from bundle.volumes.inputs import find_volumes
+from bundle.volumes.pipeline import VolumePipeline
+from bundle.volumes.records import write_tables
+from tests.volumes.conftest import WriteHead, find_bright
+
+Segmented = list[str]
+
+
+@pytest.fixture
+def scans(write_head: WriteHead, tmp_path: Path) -> Path:
+    """Two heads and a text that claims to be one."""
+    first = write_head("a.nii.gz")
+    shutil.copy(first, tmp_path / "scans" / "c d.nii.gz")
+    (tmp_path / "scans" / "bad.nii.gz").write_text("patient,age\n")
+    return tmp_path / "scans"
+
+
+@pytest.fixture
+def run(scans: Path, pipeline: VolumePipeline) -> Callable[..., list[dict]]:
+    """Runs the batch in this process; how many volumes the network saw is in ``run.calls``."""
+
+    def runner(weights: str = "w", settings: str = "s") -> list[dict]:
+        def segment(image: torch.Tensor) -> torch.Tensor:
+            runner.calls += 1  # type: ignore[attr-defined]
+            return find_bright(image)
+
+        runner.calls = 0  # type: ignore[attr-defined]
+        batch = VolumeBatch(pipeline, segment, weights, settings, "0", workers=0, progress=False)
+        return batch.run(find_volumes(scans, pipeline.output))
+
+    return runner
+
+
+def mask(pipeline: VolumePipeline, name: str) -> Path:
+    return pipeline.output / f"{name}_space-orig_label-L_desc-lesion_mask.nii.gz"
+
+
+def statuses(records: list[dict]) -> dict[str, str]:
+    return {record["name"]: record["status"] for record in records}
+
+
+def test_a_bad_volume_does_not_stop_the_others(run: Callable, pipeline: VolumePipeline) -> None:
+    records = run()
+    assert statuses(records) == {"a": "done", "bad": "failed", "c d": "done"}
+    assert records[1]["error"].endswith("copy or export it again.")
+    assert [record.get("volume_ml") for record in records] == [pytest.approx(8.064), None, pytest.approx(8.064)]
+    assert mask(pipeline, "a").read_bytes() == mask(pipeline, "c d").read_bytes()
+    assert not mask(pipeline, "bad").exists()
+
+
+def test_a_rerun_leaves_what_is_finished_and_tries_failures_again(
+    run: Callable, scans: Path, pipeline: VolumePipeline
+) -> None:
+    run()
+    before = mask(pipeline, "a").stat().st_mtime_ns
+    records = run()
+    assert run.calls == 0
+    assert mask(pipeline, "a").stat().st_mtime_ns == before
+    assert statuses(records) == {"a": "done", "bad": "failed", "c d": "done"}
+    shutil.copy(scans / "a.nii.gz", scans / "bad.nii.gz")
+    assert statuses(run()) == {"a": "done", "bad": "done", "c d": "done"}
+    assert run.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "done_again"),
+    [
+        (lambda scans, output: shutil.copy(scans / "turned.nii", scans / "a.nii.gz"), 1),
+        (lambda scans, output: (output / "a_space-orig_label-L_desc-lesion_mask.nii.gz").unlink(), 1),
+        (lambda scans, output: (output / "figures" / "c d.png").unlink(), 1),
+        (lambda scans, output: (output / "records" / "a.json").write_text('{"name": "a", "sta'), 1),
+        (lambda scans, output: os.utime(scans / "a.nii.gz"), 0),
+    ],
+    ids=["another input", "a mask lost", "a picture lost", "half a record", "only touched"],
+)
+def test_only_what_changed_is_done_again(
+    change: Callable, done_again: int, run: Callable, scans: Path, write_head: WriteHead, pipeline: VolumePipeline
+) -> None:
+    run()
+    write_head("turned.nii.gz", "LPS").rename(scans / "turned.nii")
+    change(scans, pipeline.output)
+    (scans / "turned.nii").unlink()
+    run()
+    assert run.calls == done_again
+
+
+@pytest.mark.parametrize("changed", [{"weights": "other"}, {"settings": "other"}])
+def test_other_weights_or_settings_do_all_again(changed: dict, run: Callable) -> None:
+    run()
+    run(**changed)
+    assert run.calls == 2
+
+
+def test_a_result_no_longer_asked_for_goes(run: Callable, scans: Path, pipeline: VolumePipeline) -> None:
+    volumes = find_volumes(scans, pipeline.output)
+    probability = pipeline.path(volumes[0], "desc-lesion_probseg")
+    for wanted in (True, False):
+        asked = replace(pipeline, save_probability=wanted)
+        VolumeBatch(asked, find_bright, "w", str(wanted), "0", workers=0, progress=False).run(volumes[:1])
+        assert probability.exists() == wanted
+
+
+def test_an_input_that_is_gone_fails_and_its_mask_stays(run: Callable, scans: Path, pipeline: VolumePipeline) -> None:
+    volumes = find_volumes(scans, pipeline.output)
+    run()
+    (scans / "a.nii.gz").unlink()
+    batch = VolumeBatch(pipeline, find_bright, "w", "s", "0", workers=0, progress=False)
+    gone = batch.run(volumes)[0]
+    assert gone["error"].startswith(f"{scans / 'a.nii.gz'} does not exist. An earlier mask stays: ")
+    assert mask(pipeline, "a").exists()
+
+
+def test_what_a_killed_run_left_half_written_goes(run: Callable, pipeline: VolumePipeline) -> None:
+    half = pipeline.output / f".4711.{mask(pipeline, 'a').name}"
+    other = pipeline.output / ".notes.txt"
+    pipeline.output.mkdir()
+    half.write_bytes(b"half")
+    other.write_bytes(b"not ours")
+    run()
+    assert not half.exists()
+    assert other.exists()
+
+
+def test_a_full_disk_fails_the_volume_in_a_sentence(
+    run: Callable, pipeline: VolumePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*inputs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pipeline_module, "save_on_grid", full)
+    records = run()
+    assert records[0]["error"].endswith("could not be written: No space left on device.")
+    assert statuses(records) == {"a": "failed", "bad": "failed", "c d": "failed"}
+    monkeypatch.undo()
+    assert statuses(run()) == {"a": "done", "bad": "failed", "c d": "done"}
+
+
+class Killed(VolumePreprocessing):
+    """Ends its process, as the system does when memory is short, at a file that is called so."""
+
+    def __call__(self, data: dict) -> dict:  # type: ignore[override]
+        if Path(data["image"]).name == "b killed.nii.gz":
+            os._exit(9)
+        return super().__call__(data)
+
+
+def test_a_process_that_is_killed_takes_only_its_volume_along(
+    scans: Path, write_head: WriteHead, pipeline: VolumePipeline
+) -> None:
+    for name in ("b killed.nii.gz", "e.nii.gz"):
+        shutil.copy(scans / "a.nii.gz", scans / name)
+    deadly = replace(pipeline, preprocessing=Killed("image", spacing_mm=2.0, slice_size=96))
+    batch = VolumeBatch(deadly, find_bright, "w", "s", "0", workers=2, progress=False)
+    records = batch.run(find_volumes(scans, pipeline.output))
+    expected = {"a": "done", "b killed": "failed", "bad": "failed", "c d": "done", "e": "done"}
+    assert statuses(records) == expected
+    assert "was killed 3 times, probably for want of memory" in records[1]["error"]
+    masks = {mask(pipeline, name).read_bytes() for name, status in expected.items() if status == "done"}
+    assert len(masks) == 1
+
+
+def test_tables_have_a_row_for_each_volume_and_each_lesion(run: Callable, pipeline: VolumePipeline) -> None:
+    write_tables(run(), pipeline.output)
+    volumes, lesions = (
+        list(csv.DictReader((pipeline.output / name).open(newline=""), delimiter="\t"))
+        for name in ("volumes.tsv", "lesions.tsv")
+    )
+    assert [(row["name"], row["status"], row["lesions"]) for row in volumes] == [
+        ("a", "done", "2"),
+        ("bad", "failed", "0"),
+        ("c d", "done", "2"),
+    ]
+    assert [(row["name"], row["number"], row["volume_ml"], row["side"]) for row in lesions] == [
+        ("a", "1", "8.0000", "unknown"),
+        ("a", "2", "0.0640", "unknown"),
+        ("c d", "1", "8.0000", "unknown"),
+        ("c d", "2", "0.0640", "unknown"),
+    ]

@@ -1,0 +1,95 @@
+"""One volume from file to results: the mask to the voxel, on its source's grid, with what a reader needs beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from bundle.volumes.inputs import VolumeInput
+from bundle.volumes.pipeline import VolumePipeline, VolumeResult
+from tests.volumes.conftest import WriteHead, find_bright
+
+MASK = "scan_space-orig_label-L_desc-lesion_mask.nii.gz"
+
+
+def run(pipeline: VolumePipeline, file: Path, logits: torch.Tensor | None = None) -> VolumeResult:
+    volume = VolumeInput(file, "scan")
+    prepared = pipeline.prepare(volume)
+    found = find_bright(prepared.image.as_tensor()) if logits is None else logits.expand(prepared.image.shape)
+    return pipeline.finish(volume, prepared, found)
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPS", "SRA", "PIR"])
+def test_the_mask_is_the_cubes_to_the_voxel_on_the_grid_of_the_source(
+    axcodes: str, pipeline: VolumePipeline, write_head: WriteHead, cubes: np.ndarray
+) -> None:
+    file = write_head("scan.nii.gz", axcodes)
+    result = run(pipeline, file)
+    source, mask = nib.load(file), nib.load(pipeline.output / MASK)
+    for name in ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "pixdim"):
+        assert np.array_equal(mask.header[name], source.header[name]), name
+    assert mask.get_data_dtype() == np.uint8
+    assert np.array_equal(nib.as_closest_canonical(mask).dataobj, cubes)
+    assert [lesion.volume_ml for lesion in result.lesions] == pytest.approx([8.0, 0.064])
+    assert result.volume_ml == pytest.approx(8.064)
+    # Voxels 20 to 29, 50 to 59, 55 to 64 of 2 mm, wherever the axes of the file point.
+    assert result.lesions[0][2:5] == pytest.approx((49.0, 109.0, 119.0), abs=1e-4)
+
+
+def test_results_have_names_of_bids_and_a_sidecar(pipeline: VolumePipeline, write_head: WriteHead) -> None:
+    result = run(pipeline, write_head("scan.nii.gz"))
+    written = {path.relative_to(pipeline.output).as_posix() for path in pipeline.output.rglob("*") if path.is_file()}
+    assert written == set(result.files)
+    assert written == {MASK, MASK.replace(".nii.gz", ".json"), "figures/scan.png"}
+    sidecar = json.loads((pipeline.output / MASK.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["Sources"] == ["scan.nii.gz"]
+    assert sidecar["Manual"] is False
+
+
+def test_a_lesion_below_the_smallest_is_left_out(pipeline: VolumePipeline, write_head: WriteHead) -> None:
+    for smallest_ml, lesions in ((0.063, 2), (0.065, 1), (9.0, 0)):
+        result = run(replace(pipeline, smallest_lesion_ml=smallest_ml), write_head("scan.nii.gz"))
+        assert len(result.lesions) == lesions
+    assert not np.asarray(nib.load(pipeline.output / MASK).dataobj).any()
+
+
+def test_what_the_network_finds_outside_of_the_head_does_not_count(
+    pipeline: VolumePipeline, write_head: WriteHead, head: np.ndarray
+) -> None:
+    result = run(pipeline, write_head("scan.nii.gz"), torch.tensor(10.0))
+    mask = np.asarray(nib.load(pipeline.output / MASK).dataobj)
+    assert not mask[:3].any()
+    assert mask[30:50, 40:60, 50:70].all()
+    assert result.volume_ml < 1.1 * np.count_nonzero(head) * 0.008
+    assert any("is more than nearly every stroke" in warning for warning in result.warnings)
+
+
+def test_probability_and_uncertainty_are_written_when_asked_for(
+    pipeline: VolumePipeline, write_head: WriteHead
+) -> None:
+    pipeline = replace(pipeline, save_probability=True, save_uncertainty=True, threshold=0.7)
+    result = run(pipeline, write_head("scan.nii.gz"), torch.tensor(0.8472979))  # the logit of 0.7
+    voxels = {
+        kind: np.asarray(nib.load(pipeline.output / MASK.replace("lesion_mask", kind)).dataobj)[40, 52, 58]
+        for kind in ("lesion_probseg", "entropy_probseg")
+    }
+    assert voxels["lesion_probseg"] == pytest.approx(0.7, abs=1e-5)
+    assert voxels["entropy_probseg"] == pytest.approx(0.8813, abs=1e-4)  # -0.7 log2 0.7 - 0.3 log2 0.3
+    assert result.uncertainty == pytest.approx(0.8813, abs=1e-3)
+    assert any("the network is unsure (0.88 of 1 bit)" in warning for warning in result.warnings)
+
+
+def test_an_empty_mask_is_flagged(pipeline: VolumePipeline, write_head: WriteHead) -> None:
+    result = run(pipeline, write_head("scan.nii.gz"), torch.tensor(-10.0))
+    assert result.warnings == ["no lesion found"]
+    assert (result.lesions, result.volume_ml, result.uncertainty) == ([], 0, 0)
+
+
+def test_an_ordinary_volume_has_no_warning(pipeline: VolumePipeline, write_head: WriteHead) -> None:
+    assert run(pipeline, write_head("scan.nii.gz")).warnings == []
