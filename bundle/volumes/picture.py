@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 __all__ = [
@@ -135,7 +136,9 @@ def save_lesion_slices(
     white = float(np.percentile(image[image > 0], 99.5))
     columns = min(slices, 6)
     rows = -(-slices // columns)
-    figure = Figure(figsize=(2.2 * columns, 2.7 * rows), facecolor="white", layout="constrained")
+    # With less padding the titles are cut.
+    layout = ConstrainedLayoutEngine(h_pad=0.12)
+    figure = Figure(figsize=(2.2 * columns, 2.7 * rows), facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     for axis in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
         axis.set_axis_off()
@@ -145,6 +148,8 @@ def save_lesion_slices(
         if (mask[:, :, z] > 0).any():
             axis.contour(mask[:, :, z].T > 0, levels=[0.5], colors=_COLOURS[Agreement.MISS], linewidths=1)
         axis.set_title(f"axial slice {z}", fontsize=8)
+        # Many readers expect the left of the head on the right.
+        axis.text(0.02, 0.5, "L", transform=axis.transAxes, color="white", fontsize=8)
     figure.savefig(path, dpi=90)
 
 
