@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-distributed lint bench bench-training clean
+.PHONY: demo test test-distributed test-fuzz lint bench bench-training clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -21,6 +21,9 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 
 test-distributed: $(BIN)/.ready  ## two processes against one
 	$(BIN)/python -m pytest -m distributed
+
+test-fuzz: $(BIN)/.ready  ## 10,000 damaged files
+	FUZZ_MUTATIONS=10000 $(BIN)/python -m pytest tests/volumes/test_fuzz.py
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check . --fix

@@ -8,10 +8,13 @@ import zlib
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["InputError", "explain", "find_input_error", "print_input_errors_as_sentences"]
+__all__ = ["InputError", "check_gzip", "explain", "find_input_error", "print_input_errors_as_sentences"]
 
 # A gzip file of a few megabytes can unpack to terabytes; the largest image that is read has less than this.
 _MOST_READ_MIB = 4096
+
+# What MONAI and nibabel say of a file that is no image.
+_UNREADABLE = ("cannot find a suitable reader", "Cannot work out file type")
 
 
 class InputError(ValueError):
@@ -33,6 +36,27 @@ def find_input_error(error: BaseException) -> InputError | None:
     return next((cause for cause in _chain(error) if isinstance(cause, InputError)), None)
 
 
+def check_gzip(file: str | Path) -> None:
+    """Reads a gzip file to its end, where its checksum is: readers of images stop before, and take damage for voxels.
+
+    Args:
+        file: any file; one that does not end in ``.gz`` passes.
+
+    Raises:
+        InputError: when it is damaged, or unpacks to more than 4 GiB.
+    """
+    if Path(file).suffix.lower() != ".gz":
+        return
+    try:
+        with gzip.open(file) as stream:
+            for _ in range(_MOST_READ_MIB):
+                if not stream.read(1 << 20):
+                    return
+    except (OSError, EOFError, zlib.error) as damage:
+        raise InputError(f"{file} is a damaged gzip file ({damage}): copy or export it again.") from damage
+    raise InputError(f"{file} unpacks to more than {_MOST_READ_MIB // 1024} GiB: one 3D T1w volume is expected.")
+
+
 def explain(file: str | Path, error: BaseException) -> str:
     """One sentence on why a file could not be used, from an error that a reader or a transform raised.
 
@@ -46,15 +70,11 @@ def explain(file: str | Path, error: BaseException) -> str:
     if not Path(file).exists():
         return f"{file} does not exist."
     # nibabel and MONAI's readers turn a decompression error into text, so the file itself is asked.
-    if Path(file).suffix == ".gz":
-        try:
-            with gzip.open(file) as stream:
-                for _ in range(_MOST_READ_MIB):
-                    if not stream.read(1 << 20):
-                        break
-        except (OSError, EOFError, zlib.error) as damage:
-            return f"{file} is a damaged gzip file ({damage}): copy or export it again."
-    if any("cannot find a suitable reader" in str(cause) for cause in chain):
+    try:
+        check_gzip(file)
+    except InputError as damage:
+        return str(damage)
+    if any(unreadable in str(cause) for cause in chain for unreadable in _UNREADABLE):
         return f"{file} is not an image that can be read: NIfTI (.nii, .nii.gz) or MGH (.mgz) is expected."
     reason = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
     return f"{file} could not be processed: {reason}"

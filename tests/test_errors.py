@@ -5,12 +5,16 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+import zlib
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from bundle.errors import InputError, explain
+from bundle.errors import InputError, check_gzip, explain
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -108,3 +112,38 @@ def test_a_program_keeps_the_traceback_of_any_other_error() -> None:
     assert ended.returncode == 1
     assert "Traceback (most recent call last)" in ended.stderr
     assert ended.stderr.endswith("ValueError: a bug\n")
+
+
+# Damage that readers do not see
+
+
+def test_a_bit_that_fell_over_in_a_gzip_file_is_told(tmp_path: Path) -> None:
+    """nibabel reads as many voxels as the header says, and never comes to the checksum."""
+    voxels = np.random.default_rng(0).integers(0, 200, (40, 40, 40)).astype(np.int16)
+    file = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), file)
+    content = bytearray(file.read_bytes())
+    check_gzip(file)
+    changed_unnoticed = 0
+    for place in range(len(content) // 2, len(content) - 200, len(content) // 40):
+        content[place] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"is a damaged gzip file \(.+\): copy or export it again\."):
+            check_gzip(file)
+        with suppress(OSError, EOFError, zlib.error):
+            changed_unnoticed += not np.array_equal(nib.load(file).dataobj, voxels)
+        content[place] ^= 1
+    assert changed_unnoticed > 0, "readers see it themselves now: check_gzip is not needed any more"
+    with pytest.raises(InputError, match="damaged gzip file"):
+        file.write_bytes(content[:-4])
+        check_gzip(file)
+
+
+def test_a_gzip_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundle.errors._MOST_READ_MIB", 2)
+    file = tmp_path / "scan.nii.gz"
+    file.write_bytes(gzip.compress(bytes(1 << 20)))
+    check_gzip(file)
+    file.write_bytes(gzip.compress(bytes(3 << 20)))
+    with pytest.raises(InputError, match="unpacks to more than"):
+        check_gzip(file)

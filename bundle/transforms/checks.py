@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.errors import InputError
+from bundle.errors import InputError, check_gzip
 
 __all__ = ["CheckVolumed", "check_volume"]
 
@@ -45,7 +46,7 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
 
 
 class CheckVolumed(MapTransform):
-    """Dictionary version of :func:`check_volume`; changes nothing.
+    """Dictionary version of :func:`check_volume`, which reads a gzip file to its end as well; changes nothing.
 
     Args:
         keys: the loaded images to check.
@@ -59,5 +60,7 @@ class CheckVolumed(MapTransform):
         for key in self.key_iterator(dict(data)):
             image = data[key]
             name = image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key
+            if Path(str(name)).is_file():
+                check_gzip(str(name))
             check_volume(image, str(name))
         return dict(data)

@@ -14,6 +14,8 @@ from bundle.errors import InputError, explain
 __all__ = ["check_header"]
 
 _FEWEST_SLICES = 8
+_SAME_SIZE = 0.02  # readers differ in which of the two they believe
+_LEAST_UPRIGHT = 0.5  # volume of the parallelepiped of the axes; a gantry tilted by 30 degrees gives 0.87
 _THICKEST_MM = 6.0
 _SMALLEST_MM, _LARGEST_MM = 80.0, 512.0
 _MOST_VOXELS = 512 * 512 * 512
@@ -68,6 +70,13 @@ def _check_place(file: Path, image: SpatialImage) -> None:
             )
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
         raise InputError(f"{file} has an affine that cannot be inverted: its header is damaged.")
+    sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
+    if abs(np.linalg.det(image.affine[:3, :3] / sizes_mm)) < _LEAST_UPRIGHT:
+        raise InputError(f"{file} has axes that are far from right angles: its header is damaged.")
+    zooms = np.asarray(image.header.get_zooms()[:3])
+    if not np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE):
+        said, placed = (" x ".join(f"{size:g}" for size in sizes) for sizes in (zooms, sizes_mm))
+        raise InputError(f"{file} has voxels of {said} mm by its pixdim and {placed} mm by its affine: one is damaged.")
 
 
 def _check_field_of_view(file: Path, image: SpatialImage) -> None:
@@ -100,8 +109,9 @@ def check_header(file: str | Path) -> None:
 
     Raises:
         InputError: when the file is missing, empty or no image; is not one 3D volume of plain numbers; has voxels of no
-            size or an affine without inverse; does not say which way it lies; has fewer than 8 slices, slices thicker
-            than 6 mm, a field of view below 80 or over 512 mm, or more than 512 x 512 x 512 voxels.
+            size or of two sizes, an affine without inverse or axes far from right angles; does not say which way it
+            lies; has fewer than 8 slices, slices thicker than 6 mm, a field of view below 80 or over 512 mm, or more
+            than 512 x 512 x 512 voxels.
     """
     path = Path(file)
     image = _load(path)

@@ -110,3 +110,17 @@ def test_what_is_no_volume_at_all(name: str, content: bytes, sentence: str, tmp_
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"/gone\.nii does not exist\.$"):
         check_header(tmp_path / "gone.nii")
+
+
+def test_axes_that_are_nearly_parallel(tmp_path: Path) -> None:
+    affine = np.array([[2.0, 1.9, 0, 0], [0, 0.6, 0, 0], [0, 0, 2.0, 0], [0, 0, 0, 1]])
+    file = tmp_path / "scan.nii"
+    nib.save(nib.Nifti1Image(np.zeros((90, 110, 90), dtype=np.int16), affine), file)
+    with pytest.raises(InputError, match="has axes that are far from right angles"):
+        check_header(file)
+
+
+def test_voxels_of_two_sizes(tmp_path: Path) -> None:
+    file = with_header(written(tmp_path), pixdim=[1, 2, 2, 2.5, 0, 0, 0, 0])
+    with pytest.raises(InputError, match=r"has voxels of 2 x 2 x 2\.5 mm by its pixdim and 2 x 2 x 2 mm by its affine"):
+        check_header(file)
