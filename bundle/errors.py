@@ -40,12 +40,12 @@ def check_gzip(file: str | Path) -> None:
     """Reads a gzip file to its end, where its checksum is: readers of images stop before, and take damage for voxels.
 
     Args:
-        file: any file; one that does not end in ``.gz`` passes.
+        file: any file; one that does not end in ``.gz`` or ``.mgz`` passes.
 
     Raises:
         InputError: when it is damaged, or unpacks to more than 4 GiB.
     """
-    if Path(file).suffix.lower() != ".gz":
+    if Path(file).suffix.lower() not in (".gz", ".mgz"):
         return
     try:
         with gzip.open(file) as stream:

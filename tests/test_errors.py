@@ -117,11 +117,12 @@ def test_a_program_keeps_the_traceback_of_any_other_error() -> None:
 # Damage that readers do not see
 
 
-def test_a_bit_that_fell_over_in_a_gzip_file_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kind"), [("scan.nii.gz", nib.Nifti1Image), ("scan.mgz", nib.MGHImage)])
+def test_a_bit_that_fell_over_in_a_gzip_file_is_told(name: str, kind: type, tmp_path: Path) -> None:
     """nibabel reads as many voxels as the header says, and never comes to the checksum."""
     voxels = np.random.default_rng(0).integers(0, 200, (40, 40, 40)).astype(np.int16)
-    file = tmp_path / "scan.nii.gz"
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), file)
+    file = tmp_path / name
+    nib.save(kind(voxels, np.eye(4)), file)
     content = bytearray(file.read_bytes())
     check_gzip(file)
     changed_unnoticed = 0
