@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import resource
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -60,6 +61,19 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that begin in here do not hear Ctrl-C, on which they would end with a trace, until :func:`_begin`."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere signals cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Workers:
     """Processes that prepare and finish volumes, or one thread for a count of 0; killed ones are replaced."""
 
@@ -74,11 +88,12 @@ class _Workers:
 
     def submit(self, step: Callable[..., T], *inputs: Any) -> Future[T]:
         """Begins a step, in a new pool where the old one has lost a process."""
-        try:
-            return self.pool.submit(step, *inputs)
-        except BrokenProcessPool:
-            self.pool = self._new()
-            return self.pool.submit(step, *inputs)
+        with _uninterrupted():
+            try:
+                return self.pool.submit(step, *inputs)
+            except BrokenProcessPool:
+                self.pool = self._new()
+                return self.pool.submit(step, *inputs)
 
     def result(self, future: Future[T], step: Callable[..., T], *inputs: Any) -> T:
         """What a step gave, which is begun anew when its process was killed.

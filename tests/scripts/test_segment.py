@@ -25,8 +25,8 @@ Segment = Callable[..., subprocess.CompletedProcess]
 
 
 def command(*words: str | Path, **options: object) -> list[str]:
-    asked = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "scripts.segment", *map(str, words), "--space=native", "--workers=0", *asked]
+    asked = [f"--{name}={value}" for name, value in {"workers": 0, **options}.items()]
+    return [sys.executable, "-m", "scripts.segment", *map(str, words), "--space=native", *asked]
 
 
 def segment(*words: str | Path, **options: object) -> subprocess.CompletedProcess:
@@ -109,6 +109,28 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bytes(
         assert lasting(output / table) == lasting(undisturbed[1] / table)
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
     assert not [file for file in output.rglob(".*") if file.is_file()]
+
+
+def test_ctrl_c_ends_it_in_a_sentence(scans: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results"
+    process = subprocess.Popen(
+        command(scans, output, probability=True, workers=1),
+        cwd=bundle_root(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (output / "segment.log").exists():
+        assert process.poll() is None, "it ended before it could be stopped"
+        time.sleep(0.05)
+    time.sleep(2)  # the worker imports what it needs
+    os.killpg(process.pid, signal.SIGINT)
+    told, complained = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in complained
+    assert "Stopped: the same command goes on from here." in complained
+    assert "0 of 3 volumes are segmented" in told
 
 
 def test_two_shards_do_all_between_them(
