@@ -120,6 +120,8 @@ def test_ctrl_c_ends_it_in_a_sentence(scans: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What runs in the background of a shell, as a CI's tests may, does not hear Ctrl-C otherwise.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (output / "segment.log").exists():
         assert process.poll() is None, "it ended before it could be stopped"
