@@ -96,8 +96,8 @@ class VolumePreprocessing(Compose):
             "box": box,
             "slice_size": slice_size,
             "space": space,
-            "on_failure": on_failure,
         }
+        self.on_failure = on_failure
         super().__init__(
             [
                 # nibabel first: it knows .mgz, which MONAI would hand to ITK; the others follow where it cannot read.
@@ -121,4 +121,4 @@ class VolumePreprocessing(Compose):
 
     def __repr__(self) -> str:
         """Equal settings, equal text: the slice dataset's disk cache rests on it."""
-        return f"VolumePreprocessing({self.settings})"
+        return f"VolumePreprocessing({self.settings}, on_failure={self.on_failure!r})"
