@@ -44,6 +44,7 @@ def check_gzip(file: str | Path) -> None:
 
     Raises:
         InputError: when it is damaged, or unpacks to more than 4 GiB.
+        OSError: when it cannot be opened or read.
     """
     if Path(file).suffix.lower() not in (".gz", ".mgz"):
         return
@@ -52,7 +53,7 @@ def check_gzip(file: str | Path) -> None:
             for _ in range(_MOST_READ_MIB):
                 if not stream.read(1 << 20):
                     return
-    except (OSError, EOFError, zlib.error) as damage:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as damage:
         raise InputError(f"{file} is a damaged gzip file ({damage}): copy or export it again.") from damage
     raise InputError(f"{file} unpacks to more than {_MOST_READ_MIB // 1024} GiB: one 3D T1w volume is expected.")
 
@@ -74,6 +75,8 @@ def explain(file: str | Path, error: BaseException) -> str:
         check_gzip(file)
     except InputError as damage:
         return str(damage)
+    except OSError as refusal:
+        return f"{file} could not be read: {refusal.strerror or refusal}"
     if any(unreadable in str(cause) for cause in chain for unreadable in _UNREADABLE):
         return f"{file} is not an image that can be read: NIfTI (.nii, .nii.gz) or MGH (.mgz) is expected."
     reason = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__

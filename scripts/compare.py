@@ -16,7 +16,7 @@ from monai.utils import ensure_tuple
 from bundle import bundle_root
 from bundle.data import load_datalist
 from bundle.errors import InputError, print_input_errors_as_sentences
-from bundle.files import write_atomically
+from bundle.files import write_json
 
 __all__ = ["NETWORKS", "SHIPPED", "Network", "compare"]
 
@@ -74,7 +74,7 @@ def _record(output: Path, plan: dict[str, Any]) -> None:
     if file.exists() and (begun := json.loads(file.read_text())) != plan:
         changed = ", ".join(sorted(key for key in plan if begun.get(key) != plan[key]))
         raise InputError(f"{output} was begun with other {changed}: the networks must have one budget; clear it first.")
-    write_atomically(json.dumps(plan, indent=1) + "\n", file)
+    write_json(plan, file)
 
 
 def _evaluate(network: str, target: Path, weights: Path, folders: dict[str, str], options: dict[str, Any]) -> None:

@@ -208,7 +208,13 @@ def segment(
     )
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
     options = {"smallest_lesion_ml": smallest_lesion_ml, "save_uncertainty": uncertainty}
-    batch = _batch(parser, target, workers, regions, **options)
+    try:
+        batch = _batch(parser, target, workers, regions, **options)
+    except (RuntimeError, TypeError, ValueError) as error:  # MONAI makes a RuntimeError of what a component raises
+        if find_input_error(error) is None:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise InputError(f"An option cannot be used: {reason}") from error
+        raise
     _begin_output(target, alone=shard is None)
     try:
         batch.run(asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -19,7 +18,7 @@ from bundle.data.datalists import find_images
 from bundle.data.simulate import ATLAS_QUANTILES_ML, LesionMasks, SimulatedCases, load_heads
 from bundle.data.simulate.parts import Part, heads_of, masks_of
 from bundle.errors import InputError, print_input_errors_as_sentences
-from bundle.files import replacing, write_atomically
+from bundle.files import replacing, write_json
 from bundle.processes import begin_worker
 from bundle.transforms import atlas_grid
 from bundle.volumes import save_lesion_overview, save_volume_distribution
@@ -50,7 +49,7 @@ def _write_case(number: int, output: Path) -> dict[str, Any]:
     _save(np.round(case.image * _UNIT).clip(0, 32767).astype(np.int16), output / "images" / f"{name}.nii.gz")
     _save(case.label, output / "labels" / f"{name}.nii.gz")
     record = {"name": name, **case.record}
-    write_atomically(json.dumps(record, indent=1) + "\n", output / "records" / f"{name}.json")
+    write_json(record, output / "records" / f"{name}.json")
     return record
 
 
@@ -115,9 +114,7 @@ def simulate(
     with ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker, (simulated,)) as pool:
         done = (pool.submit(_write_case, number, target) for number in range(cases))
         records = [future.result() for future in tqdm(list(done), desc="cases")]
-    write_atomically(
-        json.dumps({"seed": seed, "part": part, "cases": records}, indent=1) + "\n", target / "simulation.json"
-    )
+    write_json({"seed": seed, "part": part, "cases": records}, target / "simulation.json")
     _show(records, target)
     print(f"{len(records)} simulated cases are in {target}; look at montage.png and volumes.png there.")
 

@@ -148,3 +148,9 @@ def test_a_gzip_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeyp
     file.write_bytes(gzip.compress(bytes(3 << 20)))
     with pytest.raises(InputError, match="unpacks to more than"):
         check_gzip(file)
+
+
+def test_a_gzip_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    folder = tmp_path / "scan.nii.gz"
+    folder.mkdir()
+    assert explain(folder, RuntimeError("in a reader")) == f"{folder} could not be read: Is a directory"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 
-from bundle.files import write_atomically
+from bundle.files import write_atomically, write_json
 from bundle.metrics import Lesion, case_metrics, summarize, true_lesions
 
 __all__ = ["CaseTable"]
@@ -74,7 +73,7 @@ class CaseTable:
         ]
         write_atomically(_csv(sizes, ["case", *Lesion._fields]), self.output_dir / "lesions.csv")
         summary = summarize([metrics[case] for case in cases])
-        write_atomically(json.dumps(summary, indent=1) + "\n", self.output_dir / "summary.json")
+        write_json(summary, self.output_dir / "summary.json")
         _log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
 
 

@@ -149,6 +149,9 @@ class VolumeBatch:
         versions: of the software, for the records.
         workers: processes beside this one; 0 for a thread in their place, which begins at once.
         progress: show a bar.
+
+    Raises:
+        ValueError: when there are fewer than 0 workers.
     """
 
     pipeline: VolumePipeline
@@ -159,6 +162,10 @@ class VolumeBatch:
     workers: int = 2
     progress: bool = True
     _unwritten: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"workers must be 0 or more, got {self.workers}.")
 
     def run(self, volumes: Sequence[VolumeInput]) -> list[dict[str, Any]]:
         """Segments what is not finished yet.

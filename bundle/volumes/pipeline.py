@@ -74,6 +74,9 @@ class VolumePipeline:
         save_uncertainty: write the entropy of the probability in bits, float32, too.
         regions: an atlas in MNI space, for the region of each lesion.
 
+    Raises:
+        ValueError: when a number is out of its range.
+
     Example::
 
         prepared = pipeline.prepare(volume)
@@ -87,6 +90,12 @@ class VolumePipeline:
     save_probability: bool = False
     save_uncertainty: bool = False
     regions: RegionAtlas | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be a probability, 0 to 1, got {self.threshold}.")
+        if self.smallest_lesion_ml < 0:
+            raise ValueError(f"smallest_lesion_ml must be 0 or more, got {self.smallest_lesion_ml}.")
 
     def path(self, volume: VolumeInput, kind: str, suffix: str = ".nii.gz") -> Path:
         """Where a result is: a BIDS derivative's name.
@@ -139,7 +148,7 @@ class VolumePipeline:
         lesions = find_lesions(mask, probability, source.affine, to_mni, self.regions)
         uncertainty = float(entropy_bits(probability[mask > 0]).mean()) if mask.any() else 0.0
         files = self._write(volume, source, probability, mask)
-        volume_ml = sum(lesion.volume_ml for lesion in lesions)
+        volume_ml = sum((lesion.volume_ml for lesion in lesions), start=0.0)
         return VolumeResult(
             lesions,
             volume_ml,
@@ -171,13 +180,12 @@ class VolumePipeline:
     ) -> list[Path]:
         """The files, the mask last: where it is, the others are."""
         files = []
-        for wanted, kind, voxels in (
-            (self.save_probability, "desc-lesion_probseg", probability),
-            (self.save_uncertainty, "desc-entropy_probseg", entropy_bits(probability)),
-        ):
-            if wanted:
-                files.append(self.path(volume, kind))
-                save_on_grid(voxels.astype(np.float32), source, files[-1])
+        if self.save_probability:
+            files.append(self.path(volume, "desc-lesion_probseg"))
+            save_on_grid(probability.astype(np.float32), source, files[-1])
+        if self.save_uncertainty:
+            files.append(self.path(volume, "desc-entropy_probseg"))
+            save_on_grid(entropy_bits(probability), source, files[-1])
         files.append(self.picture_path(volume))
         _save_picture(source, mask, files[-1])
         files.append(self.path(volume, "desc-lesion_mask", ".json"))

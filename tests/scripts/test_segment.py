@@ -208,6 +208,10 @@ def test_a_folder_of_bad_files_and_a_good_one(scans: Path, head: np.ndarray, tmp
         ("empty/notes.csv", {}, "notes.csv has no column of paths"),
         ("scan.nii", {"shard": "5/4"}, "--shard 5/4 is none: i/n is expected, 1/4 to 4/4 for instance."),
         ("scan.nii", {"regions": "atlas.nii"}, "atlas.nii does not exist."),
+        ("scan.nii", {"on_failure": "nativ"}, "An option cannot be used: By 'nativ', did you mean 'native'?"),
+        ("scan.nii", {"threshold": 50}, "An option cannot be used: threshold must be a probability, 0 to 1, got 50."),
+        ("scan.nii", {"flips": [[5]]}, "An option cannot be used: flips may name the in-plane axes 0 and 1 only"),
+        ("scan.nii", {"workers": -1}, "An option cannot be used: workers must be 0 or more, got -1."),
     ],
 )
 def test_bad_usage_is_told_in_a_sentence(source: str, options: dict, sentence: str, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.transforms import VolumePreprocessing, registration
+from bundle.transforms.registration import Placement
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.pipeline import VolumePipeline, VolumeResult
 from tests.volumes.conftest import WriteHead, find_bright
@@ -93,3 +95,36 @@ def test_an_empty_mask_is_flagged(pipeline: VolumePipeline, write_head: WriteHea
 
 def test_an_ordinary_volume_has_no_warning(pipeline: VolumePipeline, write_head: WriteHead) -> None:
     assert run(pipeline, write_head("scan.nii.gz")).warnings == []
+
+
+# Registered
+
+
+def in_mni(pipeline: VolumePipeline, monkeypatch: pytest.MonkeyPatch, similarity: float) -> VolumePipeline:
+    """In MNI space, where the registration finds the brain's centre, voxel (40, 52, 58), and this similarity."""
+    to_mni = np.eye(4)
+    to_mni[:3, 3] = np.array((0, -18, 22)) - 2 * np.array((40, 52, 58))
+    monkeypatch.setattr(registration, "register_to_mni", lambda voxels, affine: Placement(to_mni, similarity))
+    preprocessing = VolumePreprocessing("image", spacing_mm=2.0, slice_size=96, space="mni", on_failure="native")
+    return replace(pipeline, preprocessing=preprocessing)
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPS"])
+def test_a_registered_head_s_mask_comes_back_to_its_place_and_its_sides_are_known(
+    axcodes: str, pipeline: VolumePipeline, write_head: WriteHead, cubes: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run(in_mni(pipeline, monkeypatch, 0.8), write_head("scan.nii.gz", axcodes))
+    mask = np.asarray(nib.as_closest_canonical(nib.load(pipeline.output / MASK)).dataobj)
+    assert 2 * (mask & cubes).sum() / (mask.sum() + cubes.sum()) > 0.8
+    assert result.lesions[0].side == "left"
+    assert result.lesions[0][2:5] == pytest.approx((49.0, 109.0, 119.0), abs=1.0)
+    assert (result.similarity, result.warnings) == (0.8, [])
+
+
+def test_a_head_that_could_not_be_registered_is_segmented_and_flagged(
+    pipeline: VolumePipeline, write_head: WriteHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run(in_mni(pipeline, monkeypatch, 0.1), write_head("scan.nii.gz"))
+    assert result.warnings[0].startswith("not registered to MNI space (its similarity to the template is 0.10")
+    assert result.lesions[0].side == "unknown"
+    assert result.lesions[0].volume_ml == pytest.approx(8.0, rel=0.2)
