@@ -14,7 +14,7 @@ from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.losses import AGMRLoss, EnhancedMixingLoss, TargetAwareLoss, TSRLLoss
+from bundle.losses import AGMRLoss, EnhancedMixingLoss, SupervisedTotalLoss, TargetAwareLoss, TSRLLoss
 from bundle.networks import AGMRNet, DUNet, TSRLNet
 from tests.workflows.conftest import CONFIGS, FEATURES, ROOT
 
@@ -221,12 +221,23 @@ def test_chapter_4_takes_the_stated_loss_alpha_and_side_weight(
     assert (total.side_weight, total.patch_weight) == (side_weight, 0.15)
 
 
-@pytest.mark.parametrize(("base", "loss"), [("agmr_net", AGMRLoss), ("d_unet", EnhancedMixingLoss)])
+@pytest.mark.parametrize(("base", "loss"), [("agmr_net", AGMRLoss), ("d_unet", SupervisedTotalLoss)])
 def test_network_files_give_the_plain_network_and_its_loss(base: str, loss: type) -> None:
     parser = parser_of("train.json", f"networks/{base}.json")
     with torch.device("meta"):
         assert shapes(parser.get_parsed_content("network_def")) == shapes(BASES[base]())
     assert type(parser.get_parsed_content("loss")) is loss
+
+
+def test_d_unet_trains_with_eml_alone() -> None:
+    """The loss takes what the network gives in training, and is EML of its logits."""
+    parser = parser_of("train.json", "networks/d_unet.json", **{"network_def::features": list(FEATURES)})
+    generator = torch.Generator().manual_seed(1)
+    mask = (torch.rand(2, 1, 96, 96, generator=generator) > 0.9).float()
+    output = parser.get_parsed_content("network_def").train()(torch.randn(2, 4, 96, 96, generator=generator))
+    torch.testing.assert_close(
+        parser.get_parsed_content("loss")(output, mask), EnhancedMixingLoss()(output.logits, mask)
+    )
 
 
 # What the thesis trains with
