@@ -156,6 +156,7 @@ def segment(
     uncertainty: bool = False,
     flips: Sequence[Sequence[int]] | None = None,
     on_failure: OnFailure = "raise",
+    bias_correction: bool = False,
     regions: str | None = None,
     weights: str | None = None,
     space: str | None = None,
@@ -183,6 +184,7 @@ def segment(
         flips: "[[0]]" averages with a left-right mirrored pass; twice the time.
         on_failure: of the registration to MNI space: "raise" fails the volume, "native" segments it where it lies and
             flags it.
+        bias_correction: take the scanner's bias field out first (N4), for images that are bright on one side.
         regions: a label image in MNI space, of arterial territories or lobes, to name where each lesion is.
         weights: other weights than models/model.pt.
         space: "native" for weights that were trained without registration.
@@ -200,6 +202,7 @@ def segment(
         save_probability=probability,
         flips=flips,
         on_failure=on_failure,
+        bias_correction=bias_correction,
         ckpt_path=weights,
         space=space,
         amp=amp,

@@ -1,6 +1,7 @@
 """Transforms that MONAI does not have, and the deterministic preprocessing made of both."""
 
 from bundle.transforms.augmentation import SliceAugmentation
+from bundle.transforms.bias_field import CorrectBiasField, CorrectBiasFieldd
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
 from bundle.transforms.preprocessing import VolumePreprocessing
@@ -24,6 +25,8 @@ __all__ = [
     "BrainBox",
     "BrainBoxd",
     "CheckVolumed",
+    "CorrectBiasField",
+    "CorrectBiasFieldd",
     "NormalizeHeadIntensity",
     "NormalizeHeadIntensityd",
     "ResampleToAtlasd",

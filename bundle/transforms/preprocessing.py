@@ -17,6 +17,7 @@ from monai.transforms import (
 )
 from monai.utils import ensure_tuple, look_up_option
 
+from bundle.transforms.bias_field import CorrectBiasFieldd
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensityd
 from bundle.transforms.registration import AffineToMNId, OnFailure, ResampleToAtlasd, atlas_brain
@@ -73,6 +74,7 @@ class VolumePreprocessing(Compose):
         space: ``"native"`` leaves the head where it is; ``"mni"`` registers it to MNI space, as the thesis's data are,
             and resamples once, to :func:`bundle.transforms.atlas_grid`.
         on_failure: what becomes of a head that cannot be registered, as for :class:`bundle.transforms.AffineToMNI`.
+        bias_correction: take the bias field out first, see :class:`bundle.transforms.CorrectBiasField`.
 
     The result is ``(1, slice_size, slice_size, D)``, float32, 0 outside the head, 1 at the median of the head (native)
     or of its brain (MNI).
@@ -86,6 +88,7 @@ class VolumePreprocessing(Compose):
         slice_size: int = 192,
         space: Space = "native",
         on_failure: OnFailure = "raise",
+        bias_correction: bool = False,
     ) -> None:
         keys = ensure_tuple(keys)
         look_up_option(box, Box.__args__)  # type: ignore[attr-defined]  # Literal keeps its choices there
@@ -98,12 +101,14 @@ class VolumePreprocessing(Compose):
             "space": space,
         }
         self.on_failure = on_failure
+        self.bias_correction = bias_correction
         super().__init__(
             [
                 # nibabel first: it knows .mgz, which MONAI would hand to ITK; the others follow where it cannot read.
                 LoadImaged(keys, reader="NibabelReader", image_only=True, ensure_channel_first=True),
                 CheckVolumed(keys[0]),
                 Orientationd(keys, axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
+                *([CorrectBiasFieldd(keys[0])] if bias_correction else []),
                 *_grid(keys, space, spacing_mm, on_failure),
                 *_box(keys, box, slice_size, space),
             ]
@@ -121,4 +126,7 @@ class VolumePreprocessing(Compose):
 
     def __repr__(self) -> str:
         """Equal settings, equal text: the slice dataset's disk cache rests on it."""
-        return f"VolumePreprocessing({self.settings}, on_failure={self.on_failure!r})"
+        return (
+            f"VolumePreprocessing({self.settings}, on_failure={self.on_failure!r}, "
+            f"bias_correction={self.bias_correction})"
+        )

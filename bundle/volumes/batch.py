@@ -48,12 +48,25 @@ def _begin(pipeline: VolumePipeline) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C it ends without a trace
 
 
+@contextmanager
+def _telling(volume: VolumeInput) -> Iterator[None]:
+    """Makes a sentence of what fails where it fails: an error loses its causes on the way from process to process."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes a reader raise
+        raise InputError(explain(volume.file, error)) from None
+
+
 def _prepare(volume: VolumeInput) -> tuple[PreparedVolume, float]:
-    return _pipeline.prepare(volume), _peak_mb()
+    with _telling(volume):
+        return _pipeline.prepare(volume), _peak_mb()
 
 
 def _finish(volume: VolumeInput, prepared: PreparedVolume, logits: torch.Tensor) -> tuple[VolumeResult, float]:
-    return _pipeline.finish(volume, prepared, logits), _peak_mb()
+    with _telling(volume):
+        return _pipeline.finish(volume, prepared, logits), _peak_mb()
 
 
 def _peak_mb() -> float:
@@ -240,7 +253,7 @@ class VolumeBatch:
             start = time.perf_counter()
             logits = self.segment(prepared.image.as_tensor()[None])[0].cpu()
             seconds = time.perf_counter() - start
-        except Exception as error:  # whatever a damaged file makes a reader raise
+        except Exception as error:  # one volume never stops the others
             self._fail(work, explain(work.volume.file, error))
             return None
         inputs = (work.volume, prepared, logits)

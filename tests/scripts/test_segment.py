@@ -165,7 +165,8 @@ BAD: dict[str, Callable[[np.ndarray], nib.spatialimages.SpatialImage]] = {
 """Files that are no T1w head, by what the sentence says."""
 
 
-def test_a_folder_of_bad_files_and_a_good_one(scans: Path, head: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_folder_of_bad_files_and_a_good_one(workers: int, scans: Path, head: np.ndarray, tmp_path: Path) -> None:
     source, output = tmp_path / "scans", tmp_path / "results"
     (source / "loop").mkdir(parents=True)
     (source / "loop" / "back").symlink_to(source)
@@ -184,7 +185,7 @@ def test_a_folder_of_bad_files_and_a_good_one(scans: Path, head: np.ndarray, tmp
         "empty": "is empty (0 bytes)",
         "gone": "does not exist",
     }
-    done = segment(source, output)
+    done = segment(source, output, workers=workers)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert f"1 of {len(sentences) + 1} volumes are segmented" in done.stdout

@@ -1,0 +1,153 @@
+"""Memory, open files and time over a batch of a thousand volumes: ``python -m benchmarks.many_volumes``.
+
+The volumes are the MNI head on a grid of 3 mm, each with its own noise, segmented by ``scripts.segment`` with the
+shipped network on a grid of 8 mm and without registration: the same program, made quick. The masks mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import fire
+import nibabel as nib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from nibabel.processing import resample_to_output
+from tqdm import tqdm
+
+from bundle import bundle_root
+from bundle.transforms import TEMPLATE
+
+__all__ = ["Moment", "many_volumes"]
+
+_GRID_MM, _NETWORK_MM = 3.0, 8.0
+_SECONDS_BETWEEN = 1.0
+_PAGE_MB = 4096 / 2**20
+
+
+class Moment(NamedTuple):
+    """What the program and its processes held at one moment.
+
+    Args:
+        seconds: since the program began.
+        volumes: that were done.
+        program_mb: memory of the program itself, resident.
+        workers_mb: of its processes together.
+        files: that were open in all of them, pipes and sockets among them.
+    """
+
+    seconds: float
+    volumes: int
+    program_mb: float
+    workers_mb: float
+    files: int
+
+
+def _write_volumes(folder: Path, count: int) -> None:
+    head = resample_to_output(nib.load(TEMPLATE), (_GRID_MM,) * 3, order=1)
+    voxels, random = np.asarray(head.dataobj), np.random.default_rng(0)
+    for number in tqdm(range(count), desc="writing volumes"):
+        noisy = voxels + random.normal(0, 0.02 * voxels.max(), voxels.shape)
+        nib.save(nib.Nifti1Image((noisy.clip(0) * 100).astype(np.int16), head.affine), folder / f"{number:04d}.nii.gz")
+
+
+def _coarse_weights(folder: Path) -> Path:
+    """The shipped weights, beside settings of a grid on which a head has a dozen slices."""
+    shipped = Path(bundle_root()) / "models" / "model.pt"
+    weights = Path(shutil.copy(shipped, folder / "model.pt"))
+    settings = json.loads(shipped.with_suffix(".json").read_text())
+    weights.with_suffix(".json").write_text(json.dumps({**settings, "spacing_mm": _NETWORK_MM, "space": "native"}))
+    return weights
+
+
+def _held(pid: int) -> tuple[float, int]:
+    """Resident memory in MB and open files of a process; 0 of one that has ended."""
+    with suppress(OSError):
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return resident * _PAGE_MB, len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return 0.0, 0
+
+
+def _watch(process: subprocess.Popen, records: Path, count: int) -> Iterator[Moment]:
+    """A moment every second until the program ends."""
+    start = time.monotonic()
+    with tqdm(total=count, desc="volumes") as bar:
+        while process.poll() is None:
+            volumes = len(list(records.glob("*.json")))
+            bar.update(volumes - bar.n)
+            with suppress(OSError):
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                held = [_held(pid) for pid in (process.pid, *map(int, children))]
+                workers_mb, files = sum(mb for mb, _ in held[1:]), sum(open_files for _, open_files in held)
+                yield Moment(time.monotonic() - start, volumes, held[0][0], workers_mb, files)
+            time.sleep(_SECONDS_BETWEEN)
+
+
+def _seconds_a_volume(moments: list[Moment], parts: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Volumes done and the seconds that each took, in equal parts of the run."""
+    done, seconds = np.array([(moment.volumes, moment.seconds) for moment in moments]).T
+    marks = np.linspace(done[done > 0].min(), done.max(), parts + 1)
+    reached = np.interp(marks, *np.maximum.accumulate([done, seconds], axis=1))
+    return marks[1:], np.diff(reached) / np.diff(marks)
+
+
+def _save_chart(moments: list[Moment], path: Path) -> None:
+    figure = Figure(figsize=(7, 6), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    memory, files, pace = figure.subplots(3, 1, sharex=True)
+    volumes = [moment.volumes for moment in moments]
+    memory.plot(volumes, [moment.program_mb for moment in moments], label="program")
+    memory.plot(volumes, [moment.workers_mb for moment in moments], label="its two workers")
+    memory.legend(frameon=False)
+    memory.set(ylabel="memory, MB", ylim=(0, None))
+    files.plot(volumes, [moment.files for moment in moments])
+    files.set(ylabel="open files", ylim=(0, None))
+    pace.step(*_seconds_a_volume(moments), where="pre")
+    pace.set(ylabel="seconds a volume", xlabel="volumes done", ylim=(0, None))
+    figure.savefig(path, dpi=100)
+
+
+def _print_course(moments: list[Moment], count: int) -> None:
+    """Means over the second tenth and the last: the first is spent on beginning."""
+    print(f"\n{'volumes':<16}{'program, MB':>12}{'workers, MB':>12}{'open files':>12}{'s a volume':>12}")
+    for first, last in ((0.1, 0.2), (0.9, 1.0)):
+        part = [moment for moment in moments if first * count <= moment.volumes <= last * count]
+        program, workers, files = (np.mean(values) for values in list(zip(*part, strict=True))[2:])
+        pace = (part[-1].seconds - part[0].seconds) / max(part[-1].volumes - part[0].volumes, 1)
+        print(f"{first * count:.0f} to {last * count:<9.0f}{program:>12.0f}{workers:>12.0f}{files:>12.1f}{pace:>12.2f}")
+
+
+def many_volumes(chart: str = "docs/many_volumes.png", count: int = 1000) -> None:
+    """Segments the volumes, and prints and draws what was held.
+
+    Args:
+        chart: the PNG to write.
+        count: how many volumes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        scans, output = Path(folder) / "scans", Path(folder) / "results"
+        scans.mkdir()
+        _write_volumes(scans, count)
+        words = [sys.executable, "-m", "scripts.segment", str(scans), str(output)]
+        words += [f"--weights={_coarse_weights(Path(folder))}", "--noprogress"]
+        process = subprocess.Popen(words, cwd=bundle_root(), stdout=subprocess.PIPE, text=True)
+        moments = list(_watch(process, output / "records", count))
+        print(process.communicate()[0])
+    if process.returncode:
+        raise SystemExit(f"The batch ended with exit code {process.returncode}.")
+    _save_chart(moments, Path(chart))
+    _print_course(moments, count)
+
+
+if __name__ == "__main__":
+    fire.Fire(many_volumes)
