@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-distributed test-fuzz lint bench bench-training clean
+.PHONY: demo test test-slow test-distributed test-fuzz test-batch lint bench bench-training clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -17,13 +17,19 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not distributed"
+	$(BIN)/python -m pytest -m "not slow and not distributed and not batch"
+
+test-slow: $(BIN)/.ready  ## cohorts simulated, small trainings to their end
+	$(BIN)/python -m pytest -m slow
 
 test-distributed: $(BIN)/.ready  ## two processes against one
 	$(BIN)/python -m pytest -m distributed
 
 test-fuzz: $(BIN)/.ready  ## 10,000 damaged files
 	FUZZ_MUTATIONS=10000 $(BIN)/python -m pytest tests/volumes/test_fuzz.py
+
+test-batch: $(BIN)/.ready  ## a folder of 88 files and three kills; copies of one head
+	$(BIN)/python -m pytest -m batch
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check . --fix

@@ -39,14 +39,16 @@ def agreed(case: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize("copy", COPIES)
 def test_registered_copies_get_the_same_mask(copy: str, agreed: dict[str, dict[str, Agreement]]) -> None:
-    assert agreed[copy]["registered"].with_native > 0.85
+    assert agreed[copy]["registered"].with_native > 0.88
 
 
 def test_registration_is_clearly_better_than_none(agreed: dict[str, dict[str, Agreement]]) -> None:
     registered, unregistered = (
         np.mean([agreed[copy][how].with_truth for copy in COPIES]) for how in ("registered", "where it lies")
     )
-    assert registered > unregistered + 0.1
+    assert registered > unregistered + 0.05
+    turned = agreed["rotated_by_15_degrees"]
+    assert turned["registered"].with_native > turned["where it lies"].with_native + 0.1
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A folder of 88 files: every one gets its right status, and after three kills the batch ends with the same bytes."""
+"""A folder of 88 files, fewer in CI: each gets its right status, and after three kills it ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def test_every_file_has_the_right_status(scans: Scans, undisturbed: Run) -> None
     good = list(good_names())
     assert undisturbed.code == 1, undisturbed.told
     assert "Traceback" not in undisturbed.told
-    assert len(good) == 62
+    assert len(good) == 14 + len(ORIENTATIONS)
     assert table.keys() == {*good, *(f"bad/{name}" for name in BAD)}
     assert {name for name, row in table.items() if row["status"] == "done"} == set(good)
-    assert f"62 of {62 + len(BAD)} volumes are segmented" in undisturbed.told
+    assert f"{len(good)} of {len(table)} volumes are segmented" in undisturbed.told
     assert len({row["name"].casefold() for row in table.values()}) == len(table)
 
 

@@ -17,6 +17,8 @@ from bundle import bundle_root
 from bundle.data.simulate.parts import masks_of
 from bundle.transforms import TEMPLATE, atlas_grid
 
+pytestmark = pytest.mark.slow
+
 MASKS = 20
 HEADS = ("one.nii.gz", "two.nii.gz")
 

@@ -14,6 +14,8 @@ from bundle.metrics import case_metrics
 from bundle.transforms import VolumePreprocessing
 from tests.workflows.conftest import CONFIGS
 
+pytestmark = pytest.mark.slow
+
 NEEDED = 0.9
 """The DSC by which the cases count as learnt."""
 

@@ -16,6 +16,8 @@ from bundle.data.simulate.parts import masks_of
 from bundle.transforms import TEMPLATE, atlas_grid
 from tests.workflows.conftest import COARSE, CONFIGS, Run, command
 
+pytestmark = pytest.mark.slow
+
 CONFIG_FILES = ("train.json", "simulated.json")
 STEPS = 2
 QUICK = COARSE | {
