@@ -158,7 +158,8 @@ def write_scans(folder: Path, shared_data: Path) -> nib.Nifti1Image:
     for name in ("niivue_norm_fs.mgz", "allineate_T1w2mm.nii.gz"):
         shutil.copy(shared_data / "t1_healthy" / name, healthy)
     case = simulate_case(load_head(str(TEMPLATE)), np.random.default_rng(1), volume_ml=35.0)
-    for array, name in ((case.image, "simulated/scan.nii.gz"), (case.label, "../truth.nii.gz")):
+    # The template's white matter is at 1, which whole numbers would lose.
+    for array, name in ((1000 * case.image, "simulated/scan.nii.gz"), (case.label, "../truth.nii.gz")):
         _stored(nib.Nifti1Image(array.astype(np.float32), atlas_grid()[0]), folder / name)
     _write_bad(folder / "bad", np.asarray(placed.dataobj).round().astype(np.int16))
     return placed
