@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-distributed test-fuzz lint bench bench-training clean
+.PHONY: demo test test-browser test-distributed test-fuzz lint bench bench-training clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -17,7 +17,10 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not distributed"
+	$(BIN)/python -m pytest -m "not browser and not distributed"
+
+test-browser: $(BIN)/.ready  ## the report and its views in Chromium, offline
+	$(BIN)/python -m pytest -m browser
 
 test-distributed: $(BIN)/.ready  ## two processes against one
 	$(BIN)/python -m pytest -m distributed
