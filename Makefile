@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-distributed test-fuzz test-batch lint bench bench-training clean
+.PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser lint bench bench-training clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -17,10 +17,13 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not distributed and not batch"
+	$(BIN)/python -m pytest -m "not slow and not distributed and not batch and not browser"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, small trainings to their end
 	$(BIN)/python -m pytest -m slow
+
+test-browser: $(BIN)/.ready  ## the report and its views in Chromium, offline
+	$(BIN)/python -m pytest -m browser
 
 test-distributed: $(BIN)/.ready  ## two processes against one
 	$(BIN)/python -m pytest -m distributed

@@ -154,6 +154,7 @@ def segment(
     smallest_lesion_ml: float = 0.025,
     probability: bool = False,
     uncertainty: bool = False,
+    views: bool = False,
     flips: Sequence[Sequence[int]] | None = None,
     on_failure: OnFailure = "raise",
     bias_correction: bool = False,
@@ -181,6 +182,7 @@ def segment(
         smallest_lesion_ml: smaller lesions are left out; three voxels of the network are 0.024 mL.
         probability: write the probability of each voxel too.
         uncertainty: write the entropy of that probability too, 0 to 1 bit.
+        views: write a page for each volume too, to look through it in three planes; the report links to it.
         flips: "[[0]]" averages with a left-right mirrored pass; twice the time.
         on_failure: of the registration to MNI space: "raise" fails the volume, "native" segments it where it lies and
             flags it.
@@ -210,7 +212,7 @@ def segment(
         **{"inferer::progress": progress and len(asked) == 1},
     )
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
-    options = {"smallest_lesion_ml": smallest_lesion_ml, "save_uncertainty": uncertainty}
+    options = {"smallest_lesion_ml": smallest_lesion_ml, "save_uncertainty": uncertainty, "save_view": views}
     try:
         batch = _batch(parser, target, workers, regions, **options)
     except (RuntimeError, TypeError, ValueError) as error:  # MONAI makes a RuntimeError of what a component raises

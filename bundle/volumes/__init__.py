@@ -15,6 +15,7 @@ from bundle.volumes.picture import (
 from bundle.volumes.pipeline import PreparedVolume, VolumePipeline, VolumeResult
 from bundle.volumes.records import write_tables
 from bundle.volumes.report import write_report
+from bundle.volumes.view import save_view
 
 __all__ = [
     "Agreement",
@@ -33,6 +34,7 @@ __all__ = [
     "save_lesion_overview",
     "save_lesion_slices",
     "save_montage",
+    "save_view",
     "save_volume_distribution",
     "write_report",
     "write_tables",

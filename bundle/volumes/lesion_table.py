@@ -38,6 +38,11 @@ class VolumeLesion(NamedTuple):
     mean_uncertainty: float
     """Entropy of the probability in bits, 0..1."""
 
+    @property
+    def centre_mm(self) -> tuple[float, float, float]:
+        """The centre of mass in the image's world."""
+        return self.x_mm, self.y_mm, self.z_mm
+
 
 class RegionAtlas:
     """Regions in MNI space: arterial territories, lobes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from bundle.volumes.headers import check_header
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.lesion_table import RegionAtlas, VolumeLesion, entropy_bits, find_lesions
 from bundle.volumes.picture import save_lesion_slices
+from bundle.volumes.view import save_view
 
 __all__ = ["PreparedVolume", "VolumePipeline", "VolumeResult"]
 
@@ -72,6 +74,7 @@ class VolumePipeline:
         smallest_lesion_ml: smaller pieces are left out of the mask.
         save_probability: write the probability, float32, too.
         save_uncertainty: write the entropy of the probability in bits, float32, too.
+        save_view: write a page to look through the volume and its mask with, too.
         regions: an atlas in MNI space, for the region of each lesion.
 
     Raises:
@@ -89,6 +92,7 @@ class VolumePipeline:
     smallest_lesion_ml: float = 0.0
     save_probability: bool = False
     save_uncertainty: bool = False
+    save_view: bool = False
     regions: RegionAtlas | None = None
 
     def __post_init__(self) -> None:
@@ -111,10 +115,15 @@ class VolumePipeline:
         """Where the picture of a volume is."""
         return self.output / "figures" / f"{volume.name}.png"
 
+    def view_path(self, volume: VolumeInput) -> Path:
+        """Where the page to look through a volume with is."""
+        return self.output / "views" / f"{volume.name}.html"
+
     def paths(self, volume: VolumeInput) -> list[Path]:
         """All results that there can be of a volume."""
         masks = [self.path(volume, f"desc-{kind}") for kind in ("lesion_mask", "lesion_probseg", "entropy_probseg")]
-        return [*masks, self.path(volume, "desc-lesion_mask", ".json"), self.picture_path(volume)]
+        sidecar = self.path(volume, "desc-lesion_mask", ".json")
+        return [*masks, sidecar, self.picture_path(volume), self.view_path(volume)]
 
     def prepare(self, volume: VolumeInput) -> PreparedVolume:
         """Checks a volume's header and voxels and brings it to the network's grid.
@@ -147,7 +156,7 @@ class VolumePipeline:
         to_mni = None if fault else meta.get("to_mni")
         lesions = find_lesions(mask, probability, source.affine, to_mni, self.regions)
         uncertainty = float(entropy_bits(probability[mask > 0]).mean()) if mask.any() else 0.0
-        files = self._write(volume, source, probability, mask)
+        files = self._write(volume, source, probability, mask, lesions)
         volume_ml = sum((lesion.volume_ml for lesion in lesions), start=0.0)
         return VolumeResult(
             lesions,
@@ -176,7 +185,12 @@ class VolumePipeline:
         return mask.astype(np.uint8)
 
     def _write(
-        self, volume: VolumeInput, source: SpatialImage, probability: np.ndarray, mask: np.ndarray
+        self,
+        volume: VolumeInput,
+        source: SpatialImage,
+        probability: np.ndarray,
+        mask: np.ndarray,
+        lesions: Sequence[VolumeLesion],
     ) -> list[Path]:
         """The files, the mask last: where it is, the others are."""
         files = []
@@ -186,8 +200,12 @@ class VolumePipeline:
         if self.save_uncertainty:
             files.append(self.path(volume, "desc-entropy_probseg"))
             save_on_grid(entropy_bits(probability), source, files[-1])
+        head, lesion = _upright(source, mask)
         files.append(self.picture_path(volume))
-        _save_picture(source, mask, files[-1])
+        _save_picture(head, lesion, files[-1])
+        if self.save_view:
+            files.append(self.view_path(volume))
+            save_view(volume.name, head, lesion, files[-1], lesions[0].centre_mm if lesions else None)
         files.append(self.path(volume, "desc-lesion_mask", ".json"))
         write_json(_sidecar(volume, self.threshold), files[-1])
         files.append(self.path(volume, "desc-lesion_mask"))
@@ -206,14 +224,19 @@ def _sidecar(volume: VolumeInput, threshold: float) -> dict[str, Any]:
     }
 
 
-def _save_picture(source: SpatialImage, mask: np.ndarray, path: Path) -> None:
+def _upright(source: SpatialImage, mask: np.ndarray) -> tuple[SpatialImage, SpatialImage]:
+    """Head, float32 from 0 on, and mask for people to look at: in RAS orientation."""
     grey = np.asarray(source.dataobj, dtype=np.float32).reshape(source.shape[:3])
-    upright, lesion = (
+    head, lesion = (
         nib.as_closest_canonical(nib.Nifti1Image(voxels, source.affine)) for voxels in (grey - grey.min(), mask)
     )
-    head, outlined, sizes_mm = np.asarray(upright.dataobj), np.asarray(lesion.dataobj), upright.header.get_zooms()
+    return head, lesion
+
+
+def _save_picture(head: SpatialImage, lesion: SpatialImage, path: Path) -> None:
+    grey, outlined, sizes_mm = np.asarray(head.dataobj), np.asarray(lesion.dataobj), head.header.get_zooms()
     with replacing(path) as unfinished:
-        save_lesion_slices(head, outlined, unfinished, _SHOWN_SLICES, lesion_only=True, spacing_mm=sizes_mm)
+        save_lesion_slices(grey, outlined, unfinished, _SHOWN_SLICES, lesion_only=True, spacing_mm=sizes_mm)
 
 
 def _warnings(source: SpatialImage, volume_ml: float, uncertainty: float, fault: str) -> list[str]:

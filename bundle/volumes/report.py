@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -23,13 +25,15 @@ h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
 p { margin: .25rem 0 1rem; color: #57606a; max-width: 60rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: .5rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #d8dee4; }
-th { position: sticky; top: 0; background: #f6f8fa; white-space: nowrap; }
-th button { font: inherit; font-weight: 600; border: 0; background: none; cursor: pointer; padding: 0; color: inherit; }
+th { position: sticky; top: 0; background: #f6f8fa; vertical-align: bottom; }
+th[data-kind=number] { text-align: right; }
+th button { font: inherit; font-weight: 600; border: 0; background: none; cursor: pointer; padding: 0; color: inherit;
+  text-align: inherit; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.name { overflow-wrap: anywhere; min-width: 9rem; }
-td img { display: block; width: 100%; max-width: 560px; min-width: 220px; }
+td img { display: block; width: 36vw; max-width: 560px; min-width: 220px; }
 .done { color: #116329; } .check { color: #9a6700; } .failed { color: #b42318; }
 .status { font-weight: 600; white-space: nowrap; }
 @media print { th { position: static; } tr { break-inside: avoid; } }
@@ -67,7 +71,8 @@ def _thumbnail(picture: Path) -> str:
         with Image.open(picture) as image:
             image.thumbnail((_WIDTH, 10 * _WIDTH))
             content = io.BytesIO()
-            image.convert("RGB").save(content, "JPEG", quality=80)
+            # Colours as fine as greys, for the outline is a pixel wide.
+            image.convert("RGB").save(content, "JPEG", quality=80, subsampling=0)
     except OSError:
         return "no picture"
     data = base64.b64encode(content.getvalue()).decode()
@@ -86,20 +91,28 @@ def _text(text: str) -> str:
     return escape(text.encode("utf-8", "backslashreplace").decode())
 
 
+def _linked(shown: str, record: Mapping[str, Any]) -> str:
+    """HTML that leads to the volume's view, if it has one."""
+    view = f"views/{record['name']}.html"
+    if view not in record.get("files", ()):
+        return shown
+    return f'<a href="{quote(os.fsencode(view))}" title="look through the volume">{shown}</a>'
+
+
 def _row(record: Mapping[str, Any], output: Path) -> str:
     status = "failed" if record["status"] == "failed" else "check" if record["warnings"] else "done"
     notes = [record["error"]] if status == "failed" else record["warnings"]
     picture = _thumbnail(output / "figures" / f"{record['name']}.png") if status != "failed" else ""
     return "".join(
         (
-            f'<tr><td class="name">{_text(record["name"])}</td>',
+            f'<tr><td class="name">{_linked(_text(record["name"]), record)}</td>',
             f'<td class="status {status}">{status}</td>',
             _number(record, record.get("volume_ml"), 1),
             _number(record, len(record.get("lesions", ())), 0),
             _number(record, record.get("uncertainty"), 2),
             _number(record, record.get("seconds"), 0),
             f"<td>{'<br>'.join(map(_text, notes))}</td>",
-            f"<td>{picture}</td></tr>",
+            f"<td>{_linked(picture, record)}</td></tr>",
         )
     )
 

@@ -146,6 +146,15 @@ def test_two_shards_do_all_between_them(
     assert lasting(tmp_path / "volumes.tsv") == lasting(undisturbed[1] / "volumes.tsv")
 
 
+def test_views_are_there_when_asked_for_and_gone_when_not(scans: Path, tmp_path: Path) -> None:
+    file, page = scans / 'o\'brien "Müller" 頭.nii', tmp_path / 'views/o\'brien "Müller" 頭.html'
+    for views in (True, False):
+        done = segment(file, tmp_path, views=views)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert page.exists() == views
+        assert ('href="views/o%27brien' in (tmp_path / "report.html").read_text(encoding="utf-8")) == views
+
+
 BAD: dict[str, Callable[[np.ndarray], nib.spatialimages.SpatialImage]] = {
     "is of shape (88, 108)": lambda head: nib.Nifti1Image(head[:, :, 50], np.diag([2.0, 2.0, 2.0, 1.0])),
     "holds 3 volumes (4D)": lambda head: nib.Nifti1Image(np.stack([head] * 3, -1), np.diag([2.0, 2.0, 2.0, 1.0])),

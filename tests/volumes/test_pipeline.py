@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,21 @@ def test_probability_and_uncertainty_are_written_when_asked_for(
     assert voxels["entropy_probseg"] == pytest.approx(0.8813, abs=1e-4)  # -0.7 log2 0.7 - 0.3 log2 0.3
     assert result.uncertainty == pytest.approx(0.8813, abs=1e-3)
     assert any("the network is unsure (0.88 of 1 bit)" in warning for warning in result.warnings)
+
+
+def test_a_page_to_look_through_the_volume_with_is_written_when_asked_for(
+    pipeline: VolumePipeline, write_head: WriteHead
+) -> None:
+    pipeline = replace(pipeline, save_view=True)
+    page = pipeline.view_path(VolumeInput(Path("scan"), "scan"))
+    for axcodes in ("RAS", "LPS"):
+        result = run(pipeline, write_head("scan.nii.gz", axcodes))
+        assert result.files.index("views/scan.html") < result.files.index(MASK)
+        centre_mm = re.search(r'data-centre="\[(.*?)\]"', page.read_text(encoding="utf-8"))
+        assert centre_mm is not None
+        assert [float(mm) for mm in centre_mm[1].split(",")] == pytest.approx((49.0, 109.0, 119.0), abs=1e-4)
+    run(pipeline, write_head("scan.nii.gz"), torch.tensor(-10.0))
+    assert 'data-centre="null"' in page.read_text(encoding="utf-8")
 
 
 def test_an_empty_mask_is_flagged(pipeline: VolumePipeline, write_head: WriteHead) -> None:

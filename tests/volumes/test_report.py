@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
@@ -19,6 +21,7 @@ class Page(HTMLParser):
         super().__init__()
         self.cells: list[str] = []
         self.pictures: list[str] = []
+        self.links: list[str] = []
         self.tags: set[str] = set()
         self.feed(text)
 
@@ -26,6 +29,8 @@ class Page(HTMLParser):
         self.tags.add(tag)
         if tag == "td":
             self.cells.append("")
+        if tag == "a":
+            self.links.append(dict(attrs)["href"])
         if tag == "img":
             self.pictures.append(dict(attrs)["src"])
 
@@ -62,3 +67,12 @@ def test_it_needs_nothing_beside_it_and_takes_no_name_for_html(tmp_path: Path) -
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "http" not in text
     assert "3 volumes</h1>\n<p>2 segmented, 1 of these to check, 1 failed." in text
+
+
+def test_a_name_and_its_picture_lead_to_the_view_where_there_is_one(tmp_path: Path) -> None:
+    name = NAME + "#?%41\udcff"
+    write_report([record("c", files=["figures/c.png"]), record(name, files=[f"views/{name}.html"])], tmp_path)
+    links = Page((tmp_path / "report.html").read_text(encoding="utf-8")).links
+    assert len(links) == 2
+    assert {os.fsdecode(unquote_to_bytes(link)) for link in links} == {f"views/{name}.html"}
+    assert not set("#?\"'<> ").intersection(links[0])
