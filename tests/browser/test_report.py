@@ -178,7 +178,8 @@ def test_a_view_opens_at_the_largest_lesion_and_shows_it_on_the_head_in_three_pl
     orange, grey = orange_and_grey(browser)
     head = synthetic_head() > 0
     cut = sum(np.count_nonzero(head.take(int(middle), axis)) for axis, middle in enumerate(centre))
-    assert orange / (orange + grey) == pytest.approx(3 * EDGES[name] ** 2 / cut, rel=0.1)
+    # The crosshair covers an eighth of the smallest.
+    assert orange / (orange + grey) == pytest.approx(3 * EDGES[name] ** 2 / cut, rel=0.15)
     assert complaints(browser) == []
 
 
