@@ -40,6 +40,8 @@ T = TypeVar("T")
 def _hold(pipeline: VolumePipeline) -> None:
     global _pipeline
     _pipeline = pipeline
+    # What nibabel mends in a header it also tells the console, where the progress bar is.
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
 
 
 def _begin(pipeline: VolumePipeline) -> None:
