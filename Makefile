@@ -19,7 +19,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow and not distributed and not batch and not browser"
 
-test-slow: $(BIN)/.ready  ## cohorts simulated, small trainings to their end
+test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(BIN)/python -m pytest -m slow
 
 test-browser: $(BIN)/.ready  ## the report and its views in Chromium, offline

@@ -135,6 +135,7 @@ def test_ctrl_c_ends_it_in_a_sentence(scans: Path, tmp_path: Path) -> None:
     assert "0 of 3 volumes are segmented" in told
 
 
+@pytest.mark.slow
 def test_two_shards_do_all_between_them(
     scans: Path, undisturbed: tuple[subprocess.CompletedProcess, Path], tmp_path: Path
 ) -> None:

@@ -182,6 +182,7 @@ def test_the_rate_rises_for_the_warm_up_and_falls_to_0_at_the_last_step(slabs: P
     assert schedule.get_last_lr()[0] == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_networks_are_trained_and_tested_go_on_when_stopped_and_are_left_when_finished(
     slabs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_after_kill_9_the_epochs_and_the_loss_go_on(
     assert torch.load(checkpoint, weights_only=True)["trainer"]["iteration"] == 4 * STEPS
 
 
+@pytest.mark.slow
 def test_finetuning_starts_from_the_weights(
     uninterrupted: tuple[Path, str], cohort: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -393,6 +393,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * np.logical_and(a, b).sum() / (a.sum() + b.sum())
 
 
+@pytest.mark.slow
 def test_small_inference_and_evaluation_agree_and_repeat_themselves(
     make: Make, cohort: Path, quick_training: dict[str, object], quick_inference: dict[str, object], tmp_path: Path
 ) -> None:
