@@ -138,12 +138,8 @@ def _stored(image: nib.Nifti1Image, file: Path) -> None:
     nib.save(whole, file)
 
 
-def write_scans(folder: Path, shared_data: Path) -> nib.Nifti1Image:
-    """Writes the folder: orientations, 7 names, 4 spacings, 2 healthy heads, a simulated lesion and all that is bad.
-
-    Returns:
-        the real stroke on the grid of the orientations, in RAS.
-    """
+def write_scans(folder: Path, shared_data: Path) -> None:
+    """Writes the folder: orientations, 7 names, 4 spacings, 2 healthy heads, a simulated lesion and all that is bad."""
     stroke = nib.load(shared_data / "t1_stroke" / "arc_sub-M2017_T1w_nomask.nii.gz")
     placed = _on_atlas(stroke)
     for codes in ORIENTATIONS:
@@ -162,7 +158,6 @@ def write_scans(folder: Path, shared_data: Path) -> nib.Nifti1Image:
     for array, name in ((1000 * case.image, "simulated/scan.nii.gz"), (case.label, "../truth.nii.gz")):
         _stored(nib.Nifti1Image(array.astype(np.float32), atlas_grid()[0]), folder / name)
     _write_bad(folder / "bad", np.asarray(placed.dataobj).round().astype(np.int16))
-    return placed
 
 
 def _from_ras(codes: str) -> np.ndarray:

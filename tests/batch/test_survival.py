@@ -25,11 +25,10 @@ _NOT_LASTING = ("seconds", "peak_memory_mb")
 
 
 class Scans(NamedTuple):
-    """The folder, the truth of the simulated lesion, and the stroke on the grid of the orientations."""
+    """The folder, and the truth of the simulated lesion in it."""
 
     folder: Path
     truth: Path
-    stroke: nib.Nifti1Image
 
 
 class Run(NamedTuple):
@@ -45,8 +44,8 @@ class Run(NamedTuple):
 def scans(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Scans:
     folder = tmp_path_factory.mktemp("batch") / "scans"
     folder.mkdir()
-    stroke = write_scans(folder, shared_data)
-    return Scans(folder, folder.parent / "truth.nii.gz", stroke)
+    write_scans(folder, shared_data)
+    return Scans(folder, folder.parent / "truth.nii.gz")
 
 
 def begin(scans: Scans, output: Path) -> subprocess.Popen:
