@@ -1,7 +1,7 @@
 """Memory, open files and time over a batch of a thousand volumes: ``python -m benchmarks.many_volumes``.
 
 The volumes are the MNI head on a grid of 3 mm, each with its own noise, segmented by ``scripts.segment`` with the
-shipped network on a grid of 16 mm and without registration: the same program, made quick. The masks mean nothing.
+shipped network on a grid of 32 mm and without registration: the same program, made quick. The masks mean nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bundle.transforms import TEMPLATE
 
 __all__ = ["Moment", "many_volumes"]
 
-_GRID_MM, _NETWORK_MM = 3.0, 16.0
+_GRID_MM, _NETWORK_MM = 3.0, 32.0
 _SECONDS_BETWEEN = 1.0
 _PAGE_MB = 4096 / 2**20
 
@@ -62,7 +62,7 @@ def _write_volumes(folder: Path, count: int) -> None:
 
 
 def _coarse_weights(folder: Path) -> Path:
-    """The shipped weights, beside settings of a grid on which a head has a dozen slices."""
+    """The shipped weights, beside settings of a grid on which a head has half a dozen slices."""
     shipped = Path(bundle_root()) / "models" / "model.pt"
     weights = Path(shutil.copy(shipped, folder / "model.pt"))
     settings = json.loads(shipped.with_suffix(".json").read_text())

@@ -140,7 +140,8 @@ def save_lesion_slices(
     layout = ConstrainedLayoutEngine(h_pad=0.12)
     figure = Figure(figsize=(2.2 * columns, 2.7 * rows), facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
-    for axis in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+    # Ticks are measured for the layout even where they are not drawn, which takes half of the time.
+    for axis in (grid := figure.subplots(rows, columns, squeeze=False, subplot_kw={"xticks": [], "yticks": []})).flat:
         axis.set_axis_off()
     aspect = spacing_mm[1] / spacing_mm[0]
     for axis, z in zip(grid.flat, chosen, strict=False):
