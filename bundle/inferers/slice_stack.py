@@ -10,6 +10,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_dst_type
 from tqdm import tqdm
 
+from bundle.networks import SliceStackUNet, fold_batch_norms
 from bundle.transforms.slices import OFFSETS, StackSlices, pad_slices, stack_padded
 
 __all__ = ["AutocastInferer", "SliceStackInferer"]
@@ -49,7 +50,8 @@ class SliceStackInferer(Inferer):
 
     To every tool that calls it the network looks like a 3D one: ``(B, 1, H, W, D)`` in, ``(B, out, H, W, D)`` out.
     Stacks in which no voxel is inside the head (that is, not 0) are not computed one by one: all of them get the
-    network's answer to one stack of zeros, which is what each would have got.
+    network's answer to one stack of zeros, which is what each would have got. A :class:`bundle.networks.SliceStackUNet`
+    is run with its batch norms folded.
 
     Args:
         batch_size: slices in a batch.
@@ -109,6 +111,9 @@ class SliceStackInferer(Inferer):
         """
         if inputs.dim() != 5 or inputs.shape[1] != 1:
             raise ValueError(f"The input must be (B, 1, H, W, D), got {list(inputs.shape)}.")
+        if isinstance(network, SliceStackUNet) and not network.training:
+            # Each time anew, as the weights of a network in training change: a volume takes fifty times as long.
+            network = fold_batch_norms(network)
         volumes = inputs.as_subclass(torch.Tensor)
         logits = torch.stack([self._infer(volume[0], network, *args, **kwargs) for volume in volumes])
         return convert_to_dst_type(logits, inputs, dtype=inputs.dtype)[0]

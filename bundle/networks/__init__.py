@@ -2,6 +2,7 @@
 
 from bundle.networks.attention import CoarsePatchAttention, PixelAttention
 from bundle.networks.blocks import ConvBlock, MultiScaleConvolution
+from bundle.networks.folding import fold_batch_norms
 from bundle.networks.fusion import (
     AddFusion,
     ConcatenateFusion,
@@ -30,4 +31,5 @@ __all__ = [
     "SliceStackUNet",
     "SqueezeExcitationFusion",
     "TSRLNet",
+    "fold_batch_norms",
 ]
