@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser lint bench bench-training clean
+.PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino lint bench bench-training clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -17,7 +17,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not distributed and not batch and not browser"
+	$(BIN)/python -m pytest -m "not slow and not distributed and not batch and not browser and not openvino"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(BIN)/python -m pytest -m slow
@@ -33,6 +33,10 @@ test-fuzz: $(BIN)/.ready  ## 10,000 damaged files
 
 test-batch: $(BIN)/.ready  ## a folder of 88 files and three kills; copies of one head
 	$(BIN)/python -m pytest -m batch
+
+test-openvino: $(BIN)/.ready  ## the OpenVINO engine, which stays installed
+	$(BIN)/pip install --quiet -r requirements-openvino.txt
+	$(BIN)/python -m pytest -m openvino
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check . --fix

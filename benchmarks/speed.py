@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 
 import fire
 import torch
@@ -34,18 +35,21 @@ def speed(spacing_mm: float = 2.0, slice_size: int = 96) -> None:
     volume = prepare({"image": str(TEMPLATE)})["image"][None]
     rows = {
         "TSRL-Net, float32": (TSRLNet(), SliceStackInferer()),
+        "TSRL-Net, four slices at a time": (TSRLNet(), SliceStackInferer(4)),
         "TSRL-Net, bfloat16": (TSRLNet(), SliceStackInferer(amp=True)),
         "TSRL-Net, one flip": (TSRLNet(), SliceStackInferer(flips=[[0]])),
         "AGMR-Net, float32": (AGMRNet(), SliceStackInferer()),
         "D-UNet, float32": (DUNet(), SliceStackInferer()),
     }
+    if find_spec("openvino") is not None:
+        rows["TSRL-Net, OpenVINO"] = TSRLNet(), SliceStackInferer(engine="openvino")
     reference = 0.0
     for name, (network, inferer) in rows.items():
         network.eval()
         inferer(volume[..., :20], network)  # warm
         seconds = _seconds(partial(inferer, volume, network))
         reference = reference or seconds
-        print(f"{name:<20} {seconds / reference:5.2f} x  ({seconds:.1f} s for {volume.shape[-1]} slices)")
+        print(f"{name:<32} {seconds / reference:5.2f} x  ({seconds:.1f} s for {volume.shape[-1]} slices)")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser
 from bundle import bundle_root
 from bundle.errors import InputError, find_input_error
 from bundle.files import remove_unfinished, write_json
+from bundle.inferers.engines import EngineName
 from bundle.transforms.registration import OnFailure
 from bundle.volumes.batch import VolumeBatch
 from bundle.volumes.inputs import VolumeInput, find_volumes
@@ -162,6 +163,7 @@ def segment(
     weights: str | None = None,
     space: str | None = None,
     amp: bool = True,
+    engine: EngineName = "auto",
     shard: str | None = None,
     workers: int | None = None,
     progress: bool = True,
@@ -191,6 +193,8 @@ def segment(
         weights: other weights than models/model.pt.
         space: "native" for weights that were trained without registration.
         amp: bfloat16 where the processor has it.
+        engine: "openvino" (pip install -r requirements-openvino.txt) is faster on a CPU than "torch"; "auto" takes it
+            where it is installed.
         shard: "i/n" takes the i-th of n parts of the volumes, for job arrays; all may share OUTPUT.
         workers: processes beside this one that read, register and write; 2, or none for a single volume.
         progress: show a bar.
@@ -208,6 +212,7 @@ def segment(
         ckpt_path=weights,
         space=space,
         amp=amp,
+        engine=engine,
         progress=progress,
         **{"inferer::progress": progress and len(asked) == 1},
     )
@@ -221,6 +226,7 @@ def segment(
             raise InputError(f"An option cannot be used: {reason}") from error
         raise
     _begin_output(target, alone=shard is None)
+    logging.getLogger("bundle").info("Network: %s", parser.get_parsed_content("inferer").engine.name)
     try:
         batch.run(asked)
     except KeyboardInterrupt:

@@ -10,7 +10,8 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_dst_type
 from tqdm import tqdm
 
-from bundle.networks import SliceStackUNet, fold_batch_norms
+from bundle.inferers.engines import EngineName, choose_engine
+from bundle.networks import SliceStackUNet
 from bundle.transforms.slices import OFFSETS, StackSlices, pad_slices, stack_padded
 
 __all__ = ["AutocastInferer", "SliceStackInferer"]
@@ -50,8 +51,7 @@ class SliceStackInferer(Inferer):
 
     To every tool that calls it the network looks like a 3D one: ``(B, 1, H, W, D)`` in, ``(B, out, H, W, D)`` out.
     Stacks in which no voxel is inside the head (that is, not 0) are not computed one by one: all of them get the
-    network's answer to one stack of zeros, which is what each would have got. A :class:`bundle.networks.SliceStackUNet`
-    is run with its batch norms folded.
+    network's answer to one stack of zeros, which is what each would have got.
 
     Args:
         batch_size: slices in a batch.
@@ -62,9 +62,12 @@ class SliceStackInferer(Inferer):
         device: where the network is; the input's device if None. The volume and the output stay where the input is.
         amp: run the network under bfloat16 autocast where the device has it.
         progress: show a bar over the slices.
+        engine: what computes a :class:`bundle.networks.SliceStackUNet` in ``eval()``: ``"torch"``, ``"openvino"`` or
+            ``"auto"``, see :func:`bundle.inferers.engines.choose_engine`. Other networks are called as they are.
 
     Raises:
         ValueError: when an argument is out of its range.
+        InputError: when there is no such engine, or it is not installed, or not for the device.
 
     Example::
 
@@ -80,6 +83,7 @@ class SliceStackInferer(Inferer):
         device: str | torch.device | None = None,
         amp: bool = False,
         progress: bool = False,
+        engine: EngineName = "torch",
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -92,6 +96,7 @@ class SliceStackInferer(Inferer):
         self.device = None if device is None else torch.device(device)
         self.amp = amp
         self.progress = progress
+        self.engine = choose_engine(engine, amp, self.device)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -113,7 +118,7 @@ class SliceStackInferer(Inferer):
             raise ValueError(f"The input must be (B, 1, H, W, D), got {list(inputs.shape)}.")
         if isinstance(network, SliceStackUNet) and not network.training:
             # Each time anew, as the weights of a network in training change: a volume takes fifty times as long.
-            network = fold_batch_norms(network)
+            network = self.engine(network)
         volumes = inputs.as_subclass(torch.Tensor)
         logits = torch.stack([self._infer(volume[0], network, *args, **kwargs) for volume in volumes])
         return convert_to_dst_type(logits, inputs, dtype=inputs.dtype)[0]

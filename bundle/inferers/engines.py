@@ -1,0 +1,182 @@
+"""What computes a network at inference: torch, or OpenVINO, where it is installed, on a CPU."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from bundle.errors import InputError
+from bundle.files import replacing
+from bundle.networks import SliceStackUNet, fold_batch_norms
+
+__all__ = ["Engine", "EngineName", "OpenVINOEngine", "TorchEngine", "choose_engine"]
+
+_log = logging.getLogger(__name__)
+
+EngineName = Literal["auto", "torch", "openvino"]
+
+
+class Engine(Protocol):
+    """Makes of a network in ``eval()`` what is called in its place: ``(N, S, H, W)`` to logits ``(N, out, H, W)``."""
+
+    name: str
+
+    def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
+        """What computes the network."""
+
+
+class TorchEngine:
+    """torch, with the network's batch norms folded. It keeps nothing: the weights may change between two volumes."""
+
+    name = "torch"
+
+    def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
+        """The network with less to compute."""
+        return fold_batch_norms(network)
+
+
+class OpenVINOEngine:
+    """OpenVINO on a CPU: one slice a thread at a time.
+
+    A network is converted once, in some ten seconds, and kept in the user's cache folder by a hash of all its weights;
+    a later program reads it in half a second. Nothing is sent anywhere: OpenVINO's own ``convert_model`` reports each
+    use to its maker, so that the way below it is taken here.
+
+    Args:
+        amp: compute in bfloat16 where the processor has it, else in float32.
+        cache: the folder for converted networks; ``$XDG_CACHE_HOME/stroke-lesion-bundle`` or that in ``~/.cache``.
+
+    Raises:
+        InputError: when OpenVINO is not installed.
+    """
+
+    def __init__(self, amp: bool = False, cache: str | Path | None = None) -> None:
+        if find_spec("openvino") is None:
+            raise InputError("OpenVINO is not installed: pip install -r requirements-openvino.txt, or engine torch.")
+        import openvino  # an import of it takes half a second
+
+        self.core = openvino.Core()
+        has_bfloat16 = "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = "bf16" if amp and has_bfloat16 else "f32"
+        self.name = f"OpenVINO {openvino.get_version()}, {self.precision}"
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.cache = Path(cache) if cache is not None else home / "stroke-lesion-bundle"
+        self._latest: tuple[str, _OpenVINONetwork] | None = None
+
+    def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
+        """The network, converted where it is not the one of the last call."""
+        key = _content_hash(network)
+        if self._latest is None or self._latest[0] != key:
+            self._latest = key, _OpenVINONetwork(self.core, self._converted(network, key), self.precision)
+        return self._latest[1]
+
+    def _converted(self, network: SliceStackUNet, key: str) -> Any:
+        """The ``openvino.Model``, from the cache if it is there."""
+        import openvino
+
+        file = self.cache / f"{key}.xml"
+        try:
+            return self.core.read_model(file)
+        except RuntimeError:  # it is not there, or damaged
+            _log.info("The network is converted for OpenVINO, once.")
+        model = _convert(network)
+        try:
+            # The weights' file has the name of the other one, which names it nowhere; it is there first.
+            with replacing(file) as structure, replacing(file.with_suffix(".bin")):
+                openvino.save_model(model, structure, compress_to_fp16=False)
+        except (OSError, RuntimeError) as error:
+            _log.warning("The converted network could not be kept in %s: %s", self.cache, error)
+        return model
+
+
+class _OpenVINONetwork:
+    """A converted network; it is compiled when the first slices of a size come."""
+
+    def __init__(self, core: Any, model: Any, precision: str) -> None:
+        self.core, self.model, self.precision = core, model, precision
+        self.shape: tuple[int, ...] = ()
+
+    def __call__(self, stacks: torch.Tensor) -> torch.Tensor:
+        """``(N, S, H, W)`` to logits ``(N, out, H, W)``, float32."""
+        slices = stacks.float().numpy(force=True)
+        self._compile(slices.shape[1:])
+        logits = np.empty((len(slices), *self.output_shape), dtype=np.float32)
+
+        def keep(request: Any, number: int) -> None:
+            logits[number] = request.get_output_tensor().data[0]
+
+        self.queue.set_callback(keep)
+        for number in range(len(slices)):
+            self.queue.start_async([np.ascontiguousarray(slices[number : number + 1])], number)
+        self.queue.wait_all()
+        return torch.from_numpy(logits)
+
+    def _compile(self, shape: tuple[int, ...]) -> None:
+        """A request computes one slice, and each thread has its own: that is faster than slices in batches."""
+        if shape == self.shape:
+            return
+        import openvino
+
+        self.model.reshape([1, *shape])
+        settings = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        compiled = self.core.compile_model(self.model, "CPU", settings)
+        self.queue = openvino.AsyncInferQueue(compiled)
+        self.output_shape = tuple(compiled.output().shape)[1:]
+        self.shape = shape
+
+
+def _content_hash(network: SliceStackUNet) -> str:
+    """Of all that the converted network depends on."""
+    from openvino import get_version
+
+    content = hashlib.sha256(f"{get_version()} {torch.__version__} {network!r}".encode())
+    for name, values in network.state_dict().items():
+        content.update(name.encode())
+        content.update(values.numpy(force=True).tobytes())
+    return content.hexdigest()[:32]
+
+
+def _convert(network: SliceStackUNet) -> Any:
+    """The network as an ``openvino.Model``, by what ``openvino.convert_model`` does without its reports."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    example = torch.zeros(1, network.in_channels, network.min_size, network.min_size)
+    with warnings.catch_warnings(action="ignore"):  # of the checks of the input, which are not traced
+        decoder = TorchScriptPythonDecoder(network, example_input=example)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    return frontend.convert(frontend.load(decoder))
+
+
+def choose_engine(name: EngineName, amp: bool = False, device: torch.device | None = None) -> Engine:
+    """The engine of a name.
+
+    Args:
+        name: ``"auto"`` is OpenVINO for a CPU where it is installed, and torch elsewhere.
+        amp: let OpenVINO compute in bfloat16 where the processor has it; torch is told by autocast.
+        device: where the network is; None is not known, for which ``"auto"`` is torch.
+
+    Raises:
+        InputError: when there is no such engine, or it is not installed, or not for the device.
+    """
+    if name not in ("auto", "torch", "openvino"):
+        raise InputError(f"There is no engine {name!r}: choose auto, torch or openvino.")
+    if name == "openvino" and device is not None and device.type != "cpu":
+        raise InputError(f"The engine openvino is for CPUs, and the device is {device}: choose auto or torch.")
+    on_cpu = device is not None and device.type == "cpu"
+    if name == "openvino" or (name == "auto" and on_cpu and find_spec("openvino") is not None):
+        return OpenVINOEngine(amp)
+    return TorchEngine()

@@ -1,0 +1,132 @@
+"""Engines: the same answers from another library, conversions that are kept, and sentences where one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from bundle.errors import InputError
+from bundle.inferers import SliceStackInferer
+from bundle.inferers.engines import OpenVINOEngine, TorchEngine, choose_engine
+from bundle.networks import AGMRNet, DUNet, SliceStackUNet, TSRLNet
+from tests.networks.test_folding import trained
+
+SMALL = (8, 16, 32, 32, 64)
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The cache of an OpenVINO that is installed."""
+    pytest.importorskip("openvino", reason="make test-openvino installs it")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "stroke-lesion-bundle"
+
+
+@pytest.fixture
+def missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundle.inferers.engines.find_spec", lambda name: None)
+
+
+def network(kind: Callable[..., SliceStackUNet] = TSRLNet, seed: int = 0) -> SliceStackUNet:
+    torch.manual_seed(seed)
+    made = trained(kind(features=SMALL))
+    assert isinstance(made, SliceStackUNet)
+    return made
+
+
+@torch.inference_mode()
+def largest_difference(engine: Callable, of: SliceStackUNet, x: torch.Tensor) -> float:
+    """Relative to the standard deviation of what the network gives."""
+    expected = of(x)
+    return float((engine(of)(x) - expected).abs().max() / expected.std())
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize("kind", [DUNet, AGMRNet, TSRLNet])
+def test_openvino_gives_what_the_network_gives_at_any_size(
+    installed: Path, kind: Callable[..., SliceStackUNet]
+) -> None:
+    engine, of = OpenVINOEngine(), network(kind)
+    for count, height, width in ((5, 96, 96), (1, 96, 96), (2, 112, 96)):
+        assert largest_difference(engine, of, torch.randn(count, 4, height, width)) < 1e-4
+
+
+@pytest.mark.openvino
+def test_a_conversion_is_kept_for_the_next_program(installed: Path) -> None:
+    OpenVINOEngine()(network())
+    assert sorted(file.suffix for file in installed.iterdir()) == [".bin", ".xml"]
+    with mock.patch("bundle.inferers.engines._convert", side_effect=AssertionError("converted again")):
+        assert largest_difference(OpenVINOEngine(), network(), torch.randn(1, 4, 96, 96)) < 1e-4
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_a_damaged_conversion_is_made_again(installed: Path, suffix: str) -> None:
+    OpenVINOEngine()(network())
+    (damaged,) = installed.glob(f"*{suffix}")
+    damaged.write_bytes(b"")
+    assert largest_difference(OpenVINOEngine(), network(), torch.randn(1, 4, 96, 96)) < 1e-4
+    assert damaged.stat().st_size > 0
+
+
+@pytest.mark.openvino
+def test_where_nothing_can_be_kept_it_computes_all_the_same(installed: Path) -> None:
+    installed.write_text("a file where the folder would be")
+    assert largest_difference(OpenVINOEngine(), network(), torch.randn(1, 4, 96, 96)) < 1e-4
+
+
+@pytest.mark.openvino
+def test_other_weights_are_another_network(installed: Path) -> None:
+    engine = OpenVINOEngine()
+    for seed in (0, 1, 0):
+        assert largest_difference(engine, network(seed=seed), torch.randn(1, 4, 96, 96)) < 1e-4
+    assert len(list(installed.glob("*.xml"))) == 2
+    assert engine(network()) is engine(network())
+
+
+@pytest.mark.openvino
+def test_nothing_is_reported_to_the_maker(installed: Path) -> None:
+    telemetry = pytest.importorskip("openvino_telemetry")
+    with mock.patch.object(telemetry, "Telemetry", side_effect=AssertionError("a report")):
+        OpenVINOEngine()(network())
+
+
+@pytest.mark.openvino
+def test_a_volume_comes_out_the_same(installed: Path) -> None:
+    of, volume = network(), torch.rand(1, 1, 96, 96, 7)
+    volume[..., 5:] = 0
+    expected = SliceStackInferer(batch_size=3)(volume, of)
+    torch.testing.assert_close(SliceStackInferer(engine="openvino")(volume, of), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.openvino
+def test_auto_is_openvino_on_a_cpu(installed: Path) -> None:
+    assert isinstance(choose_engine("auto", device=CPU), OpenVINOEngine)
+    assert isinstance(choose_engine("auto", device=CUDA), TorchEngine)
+    assert isinstance(choose_engine("auto"), TorchEngine)
+
+
+@pytest.mark.usefixtures("missing")
+def test_without_openvino_auto_is_torch() -> None:
+    assert isinstance(choose_engine("auto", device=CPU), TorchEngine)
+
+
+@pytest.mark.usefixtures("missing")
+def test_without_openvino_it_is_said_how_to_install_it() -> None:
+    with pytest.raises(InputError, match=r"^OpenVINO is not installed: pip install -r requirements-openvino\.txt"):
+        choose_engine("openvino", device=CPU)
+
+
+def test_an_engine_that_is_none_is_named() -> None:
+    with pytest.raises(InputError, match=r"^There is no engine 'tensorrt': choose auto, torch or openvino"):
+        SliceStackInferer(engine="tensorrt")
+
+
+def test_openvino_is_not_for_cuda() -> None:
+    with pytest.raises(InputError, match=r"^The engine openvino is for CPUs, and the device is cuda"):
+        choose_engine("openvino", device=CUDA)
