@@ -135,6 +135,25 @@ def test_ctrl_c_ends_it_in_a_sentence(scans: Path, tmp_path: Path) -> None:
     assert "0 of 3 volumes are segmented" in told
 
 
+@pytest.mark.openvino
+def test_openvino_gives_the_probability_that_torch_gives(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found, logs = {}, {}
+    for engine in ("torch", "openvino"):
+        done = segment(scans, tmp_path / engine, probability=True, engine=engine)
+        assert done.returncode == 0, done.stderr[-2000:]
+        logs[engine] = (tmp_path / engine / "segment.log").read_text(encoding="utf-8")
+        found[engine] = [nib.load(file).get_fdata() for file in sorted((tmp_path / engine).rglob("*_probseg.nii.gz"))]
+    assert "Network: torch" in logs["torch"]
+    assert "Network: OpenVINO" in logs["openvino"]
+    assert len(found["torch"]) == 3
+    for expected, given in zip(found["torch"], found["openvino"], strict=True):
+        assert expected.std() > 0.001
+        np.testing.assert_allclose(given, expected, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_two_shards_do_all_between_them(
     scans: Path, undisturbed: tuple[subprocess.CompletedProcess, Path], tmp_path: Path
@@ -234,10 +253,17 @@ def test_bad_usage_is_told_in_a_sentence(source: str, options: dict, sentence: s
     assert not (tmp_path / "results").exists()
 
 
-def test_with_bad_usage_the_exit_code_is_2(scans: Path, tmp_path: Path) -> None:
-    done = segment(scans, tmp_path / "results", weights="none.pt")
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("weights", "none.pt", "none.pt does not exist: weights or a checkpoint"),
+        ("engine", "tensorrt", "There is no engine 'tensorrt': choose auto, torch or openvino."),
+    ],
+)
+def test_with_bad_usage_the_exit_code_is_2(option: str, value: str, sentence: str, scans: Path, tmp_path: Path) -> None:
+    done = segment(scans, tmp_path / "results", **{option: value})
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: none.pt does not exist: weights or a checkpoint")
+    assert done.stderr.startswith(f"Error: {sentence}")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results").exists()
 
