@@ -240,6 +240,17 @@ def _recall_sentence(networks: Mapping[str, Tested]) -> str:
     )
 
 
+def _reached(networks: Mapping[str, Tested]) -> str:
+    """How far the budget brought the compared networks."""
+    dsc = {name: float(np.mean(network.metric("dsc"))) for name, network in networks.items()}
+    shipped = dsc.pop(SHIPPED)
+    return (
+        f"At this budget a network's mean DSC is {min(dsc.values()):.3f} to {max(dsc.values()):.3f}, that of the "
+        f"shipped weights {shipped:.3f}: a network far below it has only begun to learn, and what is compared is how "
+        "fast it begins."
+    )
+
+
 def _page(networks: Mapping[str, Tested], plan: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     settings, cases = plan["settings"], plan["cases"]
     budget = (
@@ -266,6 +277,7 @@ python -m scripts.results COMPARISON docs
 - Test: {cases["test"]} simulated cases, and {cases["healthy"]} simulated cases without lesion.
 - Losses: TSRL-Net and AGMR-Net have their own, D-UNet has EML, U-Net and Attention U-Net have TAL on their logits.
 - Each network was trained once: what another seed would change is in none of the numbers.
+- {_reached(networks)}
 
 ## Voxels, simulated cases
 
