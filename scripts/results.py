@@ -246,8 +246,8 @@ def _reached(networks: Mapping[str, Tested]) -> str:
     shipped = dsc.pop(SHIPPED)
     return (
         f"At this budget a network's mean DSC is {min(dsc.values()):.3f} to {max(dsc.values()):.3f}, that of the "
-        f"shipped\n  weights {shipped:.3f}: a network far below it has only begun to learn, and what is compared is how "
-        "fast it begins."
+        f"shipped\n  weights {shipped:.3f}: a network far below it has only begun to learn, and what is compared is "
+        "how fast it begins."
     )
 
 
