@@ -47,8 +47,8 @@ class TorchEngine:
 class OpenVINOEngine:
     """OpenVINO on a CPU: one slice a thread at a time.
 
-    A network is converted once, in some ten seconds, and kept in the user's cache folder by a hash of all its weights;
-    a later program reads it in half a second. Nothing is sent anywhere: OpenVINO's own ``convert_model`` reports each
+    A network is converted once, which takes longer than a volume, and kept in the user's cache folder by a hash of all
+    its weights; later programs read it. Nothing is sent anywhere: OpenVINO's own ``convert_model`` reports each
     use to its maker, so that the way below it is taken here.
 
     Args:
@@ -62,7 +62,7 @@ class OpenVINOEngine:
     def __init__(self, amp: bool = False, cache: str | Path | None = None) -> None:
         if find_spec("openvino") is None:
             raise InputError("OpenVINO is not installed: pip install -r requirements-openvino.txt, or engine torch.")
-        import openvino  # an import of it takes half a second
+        import openvino
 
         self.core = openvino.Core()
         has_bfloat16 = "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

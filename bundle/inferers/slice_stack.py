@@ -117,7 +117,7 @@ class SliceStackInferer(Inferer):
         if inputs.dim() != 5 or inputs.shape[1] != 1:
             raise ValueError(f"The input must be (B, 1, H, W, D), got {list(inputs.shape)}.")
         if isinstance(network, SliceStackUNet) and not network.training:
-            # Each time anew, as the weights of a network in training change: a volume takes fifty times as long.
+            # Each time anew, as the weights of a network in training change; next to a volume it is nothing.
             network = self.engine(network)
         volumes = inputs.as_subclass(torch.Tensor)
         logits = torch.stack([self._infer(volume[0], network, *args, **kwargs) for volume in volumes])
