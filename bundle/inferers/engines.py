@@ -16,7 +16,7 @@ import torch
 
 from bundle.errors import InputError
 from bundle.files import replacing
-from bundle.networks import SliceStackUNet, fold_batch_norms
+from bundle.networks import SliceStackUNet, inference_form
 
 __all__ = ["Engine", "EngineName", "OpenVINOEngine", "TorchEngine", "choose_engine"]
 
@@ -35,13 +35,13 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """torch, with the network's batch norms folded. It keeps nothing: the weights may change between two volumes."""
+    """torch, on the network's form for inference. It keeps nothing: the weights may change between two volumes."""
 
     name = "torch"
 
     def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
         """The network with less to compute."""
-        return fold_batch_norms(network)
+        return inference_form(network)
 
 
 class OpenVINOEngine:
@@ -74,9 +74,10 @@ class OpenVINOEngine:
 
     def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
         """The network, converted where it is not the one of the last call."""
-        key = _content_hash(network)
+        lean = inference_form(network)
+        key = _content_hash(lean)
         if self._latest is None or self._latest[0] != key:
-            self._latest = key, _OpenVINONetwork(self.core, self._converted(network, key), self.precision)
+            self._latest = key, _OpenVINONetwork(self.core, self._converted(lean, key), self.precision)
         return self._latest[1]
 
     def _converted(self, network: SliceStackUNet, key: str) -> Any:

@@ -2,7 +2,7 @@
 
 from bundle.networks.attention import CoarsePatchAttention, PixelAttention
 from bundle.networks.blocks import ConvBlock, MultiScaleConvolution
-from bundle.networks.folding import fold_batch_norms
+from bundle.networks.folding import fold_batch_norms, inference_form
 from bundle.networks.fusion import (
     AddFusion,
     ConcatenateFusion,
@@ -32,4 +32,5 @@ __all__ = [
     "SqueezeExcitationFusion",
     "TSRLNet",
     "fold_batch_norms",
+    "inference_form",
 ]

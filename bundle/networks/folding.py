@@ -10,7 +10,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval
 
-__all__ = ["fold_batch_norms"]
+from bundle.networks.planes import PlaneBranch, plane_projection
+from bundle.networks.slice_stack_unet import SliceStackUNet
+
+__all__ = ["fold_batch_norms", "inference_form"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -41,3 +44,21 @@ def fold_batch_norms(network: Network) -> Network:
             if isinstance(part, nn.ReLU):
                 part.inplace = True
     return folded
+
+
+def inference_form(network: SliceStackUNet) -> SliceStackUNet:
+    """A copy for ``eval()`` that gives what the network gives, but for float32's rounding, in less time.
+
+    Batch norms are folded; the 3D branch is 2D convolutions that leave out what meets only zeros.
+
+    Args:
+        network: in ``eval()``; it stays as it is.
+
+    Raises:
+        ValueError: when it is in ``train()``.
+    """
+    lean = fold_batch_norms(network)
+    lean.volume_levels = PlaneBranch(lean.volume_levels.children(), network.in_channels)  # type: ignore[arg-type]
+    for fusion in (lean.fuse_half, lean.fuse_quarter):
+        fusion.project = plane_projection(fusion.project)  # type: ignore[assignment]
+    return lean

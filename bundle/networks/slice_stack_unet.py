@@ -145,6 +145,27 @@ class DecoderLevel(nn.Module):
         return self.conv(torch.cat([skip, up], dim=1)), side_logits
 
 
+class VolumeBranch(nn.Sequential):
+    """The 3D branch: a ConvBlock at each of three scales, max-pooled in between (thesis 2.2).
+
+    Args:
+        features: widths of the scales 1, 1/2 and 1/4.
+    """
+
+    def __init__(self, features: Sequence[int]) -> None:
+        super().__init__(*(ConvBlock(3, i, o) for i, o in zip([1, *features[:-1]], features, strict=True)))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """``(B, S, H, W)`` to the features at scales 1/2 and 1/4, ``(B, C, H, W, S)``."""
+        features: list[torch.Tensor] = []
+        x = x.permute(0, 2, 3, 1).unsqueeze(1)
+        for level, conv in enumerate(self):
+            x = conv(F.max_pool3d(x, 2) if level > 0 else x)
+            if level > 0:
+                features.append(x)
+        return features
+
+
 class SliceStackUNet(nn.Module):
     """2D encoder over a stack of slices, 3D branch, fusion, attention, upsampling and residual learning, each a choice.
 
@@ -215,7 +236,7 @@ class SliceStackUNet(nn.Module):
         self.side_outputs = side_outputs
 
         f = list(features)
-        self.volume_levels = nn.ModuleList(ConvBlock(3, i, o) for i, o in zip([1, *f[:2]], f[:3], strict=True))
+        self.volume_levels: nn.Module = VolumeBranch(f[:3])
         fuse_half = _fusion(fusion, f[1], in_channels // 2, fusion_reduction)
         fuse_quarter = _fusion(fusion, f[2], in_channels // 4, fusion_reduction)
         self.fuse_half, self.fuse_quarter = fuse_half, fuse_quarter
@@ -242,7 +263,7 @@ class SliceStackUNet(nn.Module):
         # Channels last in memory: with AMX bfloat16 convolutions are three times as fast, and the 3D branch needs no
         # copies.
         x = x.contiguous(memory_format=torch.channels_last)
-        volumes = self._volume_features(x)
+        volumes: list[torch.Tensor] = self.volume_levels(x)
         skips: list[torch.Tensor] = []
         patch_scores: list[torch.Tensor] = []
         scores = x
@@ -266,16 +287,6 @@ class SliceStackUNet(nn.Module):
         if torch.jit.is_scripting() or not self.training:  # type: ignore[attr-defined]
             return logits
         return NetworkOutput(logits, side_logits, patch_scores)
-
-    def _volume_features(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The 3D branch at scales 1/2 and 1/4, ``(B, C, H, W, S)``."""
-        features: list[torch.Tensor] = []
-        x = x.permute(0, 2, 3, 1).unsqueeze(1)
-        for level, conv in enumerate(self.volume_levels):
-            x = conv(F.max_pool3d(x, 2) if level > 0 else x)
-            if level > 0:
-                features.append(x)
-        return features
 
     def _check_input(self, x: torch.Tensor) -> None:
         height, width = x.shape[-2], x.shape[-1]

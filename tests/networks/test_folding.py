@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: the same answers, with less to do."""
+"""The form for inference, batch norms folded and the 3D branch as planes: the same answers, with less to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bundle.inferers import SliceStackInferer
-from bundle.networks import AGMRNet, DUNet, SliceStackUNet, TSRLNet, fold_batch_norms
+from bundle.networks import AGMRNet, DUNet, SliceStackUNet, TSRLNet, fold_batch_norms, inference_form
+from bundle.networks.blocks import VolumeConvolution
+from bundle.networks.planes import PlaneConvolution
 
 SMALL = (8, 16, 32, 32, 64)
 
@@ -71,6 +73,42 @@ def test_only_a_norm_right_behind_the_convolution_is_folded(order: str, transpos
     folded = fold_batch_norms(block)
     assert norms(folded) == (0 if order[0] == "N" else norms(block))
     assert largest_difference(folded, block, torch.randn(2, 3, 8, 8)) < 1e-5
+
+
+@pytest.mark.parametrize("slices", [4, 5, 6, 8])
+@pytest.mark.parametrize("network", [DUNet, AGMRNet, TSRLNet])
+def test_logits_of_the_inference_form_are_the_same(network: Callable[..., SliceStackUNet], slices: int) -> None:
+    torch.manual_seed(0)
+    plain = trained(network(features=SMALL, in_channels=slices))
+    lean = inference_form(plain)
+    assert not any(isinstance(module, nn.Conv3d) for module in lean.modules())
+    assert largest_difference(lean, plain, torch.randn(2, slices, 96, 112)) < 1e-4
+
+
+@pytest.mark.parametrize("fusion", ["cff_concatenate", "squeeze_excitation", "add", "concatenate"])
+def test_every_fusion_takes_planes(fusion: str) -> None:
+    torch.manual_seed(0)
+    plain = trained(DUNet(features=SMALL, fusion=fusion))
+    assert largest_difference(inference_form(plain), plain, torch.randn(2, 4, 96, 96)) < 1e-4
+
+
+@pytest.mark.parametrize("slices", [1, 2, 4, 5])
+@pytest.mark.parametrize("apart", [False, True])
+def test_planes_are_the_3d_convolution(slices: int, apart: bool) -> None:
+    torch.manual_seed(0)
+    convolution, volume = VolumeConvolution(3, 5), torch.randn(2, 3, 8, 9, slices)
+    expected = torch.relu(nn.Conv3d.forward(convolution, volume))
+    planes = torch.cat(PlaneConvolution(convolution, slices, apart)(volume.permute(0, 4, 1, 2, 3).flatten(1, 2)), dim=1)
+    torch.testing.assert_close(planes.unflatten(1, (slices, 5)).permute(0, 2, 3, 4, 1), expected)
+
+
+def test_apart_only_slices_that_the_kernel_reaches_are_multiplied() -> None:
+    """Ten pairs of four slices are neighbours or the same; at once it would be all sixteen."""
+    pairs = [
+        sum(conv.weight.numel() for conv in PlaneConvolution(VolumeConvolution(3, 5), 4, apart).groups) / (3 * 5 * 9)
+        for apart in (False, True)
+    ]
+    assert pairs == [16, 10]
 
 
 def test_in_training_it_is_refused() -> None:
