@@ -194,7 +194,7 @@ def segment(
         space: "native" for weights that were trained without registration.
         amp: bfloat16 where the processor has it.
         engine: "openvino" (pip install -r requirements-openvino.txt) is faster on a CPU than "torch"; "auto" takes it
-            where it is installed.
+            where it is installed. "openvino_int8" is faster still, with masks that differ a little.
         shard: "i/n" takes the i-th of n parts of the volumes, for job arrays; all may share OUTPUT.
         workers: processes beside this one that read, register and write; 2, or none for a single volume.
         progress: show a bar.

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ __all__ = ["Engine", "EngineName", "OpenVINOEngine", "TorchEngine", "choose_engi
 
 _log = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "torch", "openvino"]
+EngineName = Literal["auto", "torch", "openvino", "openvino_int8"]
+Quantization = Callable[[Any], Any]
 
 
 class Engine(Protocol):
@@ -53,13 +54,16 @@ class OpenVINOEngine:
 
     Args:
         amp: compute in bfloat16 where the processor has it, else in float32.
+        quantization: makes of a float32 ``openvino.Model`` one with integers; its ``repr`` says how.
         cache: the folder for converted networks; ``$XDG_CACHE_HOME/stroke-lesion-bundle`` or that in ``~/.cache``.
 
     Raises:
         InputError: when OpenVINO is not installed.
     """
 
-    def __init__(self, amp: bool = False, cache: str | Path | None = None) -> None:
+    def __init__(
+        self, amp: bool = False, quantization: Quantization | None = None, cache: str | Path | None = None
+    ) -> None:
         if find_spec("openvino") is None:
             raise InputError("OpenVINO is not installed: pip install -r requirements-openvino.txt, or engine torch.")
         import openvino
@@ -67,7 +71,9 @@ class OpenVINOEngine:
         self.core = openvino.Core()
         has_bfloat16 = "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = "bf16" if amp and has_bfloat16 else "f32"
-        self.name = f"OpenVINO {openvino.get_version()}, {self.precision}"
+        self.quantization = quantization
+        integers = "" if quantization is None else "int8 and "
+        self.name = f"OpenVINO {openvino.get_version()}, {integers}{self.precision}"
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self.cache = Path(cache) if cache is not None else home / "stroke-lesion-bundle"
         self._latest: tuple[str, _OpenVINONetwork] | None = None
@@ -75,7 +81,7 @@ class OpenVINOEngine:
     def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
         """The network, converted where it is not the one of the last call."""
         lean = inference_form(network)
-        key = _content_hash(lean)
+        key = _content_hash(lean, self.quantization)
         if self._latest is None or self._latest[0] != key:
             self._latest = key, _OpenVINONetwork(self.core, self._converted(lean, key), self.precision)
         return self._latest[1]
@@ -90,6 +96,8 @@ class OpenVINOEngine:
         except RuntimeError:  # it is not there, or damaged
             _log.info("The network is converted for OpenVINO, once.")
         model = _convert(network)
+        if self.quantization is not None:
+            model = self.quantization(model)
         try:
             # The weights' file has the name of the other one, which names it nowhere; it is there first.
             with replacing(file) as structure, replacing(file.with_suffix(".bin")):
@@ -139,11 +147,11 @@ class _OpenVINONetwork:
         self.shape = shape
 
 
-def _content_hash(network: SliceStackUNet) -> str:
+def _content_hash(network: SliceStackUNet, quantization: Quantization | None) -> str:
     """Of all that the converted network depends on."""
     from openvino import get_version
 
-    content = hashlib.sha256(f"{get_version()} {torch.__version__} {network!r}".encode())
+    content = hashlib.sha256(f"{get_version()} {torch.__version__} {network!r} {quantization!r}".encode())
     for name, values in network.state_dict().items():
         content.update(name.encode())
         content.update(values.numpy(force=True).tobytes())
@@ -162,22 +170,34 @@ def _convert(network: SliceStackUNet) -> Any:
     return frontend.convert(frontend.load(decoder))
 
 
-def choose_engine(name: EngineName, amp: bool = False, device: torch.device | None = None) -> Engine:
+def choose_engine(
+    name: EngineName,
+    amp: bool = False,
+    device: torch.device | None = None,
+    quantization: Callable[[], Quantization] | None = None,
+) -> Engine:
     """The engine of a name.
 
     Args:
-        name: ``"auto"`` is OpenVINO for a CPU where it is installed, and torch elsewhere.
+        name: ``"auto"`` is OpenVINO for a CPU where it is installed, and torch elsewhere; ``"openvino_int8"`` is
+            never chosen by it, as its answers differ a little.
         amp: let OpenVINO compute in bfloat16 where the processor has it; torch is told by autocast.
         device: where the network is; None is not known, for which ``"auto"`` is torch.
+        quantization: makes the one for ``"openvino_int8"``.
 
     Raises:
         InputError: when there is no such engine, or it is not installed, or not for the device.
+        ValueError: when ``"openvino_int8"`` has no quantization.
     """
-    if name not in ("auto", "torch", "openvino"):
-        raise InputError(f"There is no engine {name!r}: choose auto, torch or openvino.")
-    if name == "openvino" and device is not None and device.type != "cpu":
-        raise InputError(f"The engine openvino is for CPUs, and the device is {device}: choose auto or torch.")
+    if name not in get_args(EngineName):
+        raise InputError(f"There is no engine {name!r}: choose {', '.join(get_args(EngineName))}.")
     on_cpu = device is not None and device.type == "cpu"
+    if name.startswith("openvino") and device is not None and not on_cpu:
+        raise InputError(f"The engine {name} is for CPUs, and the device is {device}: choose auto or torch.")
+    if name == "openvino_int8":
+        if quantization is None:
+            raise ValueError("The engine openvino_int8 needs a quantization.")
+        return OpenVINOEngine(amp, quantization())
     if name == "openvino" or (name == "auto" and on_cpu and find_spec("openvino") is not None):
         return OpenVINOEngine(amp)
     return TorchEngine()

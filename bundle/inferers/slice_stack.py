@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from monai.utils import convert_to_dst_type
 from tqdm import tqdm
 
 from bundle.inferers.engines import EngineName, choose_engine
+from bundle.inferers.quantization import SimulatedQuantization
 from bundle.networks import SliceStackUNet
+from bundle.transforms.preprocessing import VolumePreprocessing
 from bundle.transforms.slices import OFFSETS, StackSlices, pad_slices, stack_padded
 
 __all__ = ["AutocastInferer", "SliceStackInferer"]
@@ -62,8 +65,10 @@ class SliceStackInferer(Inferer):
         device: where the network is; the input's device if None. The volume and the output stay where the input is.
         amp: run the network under bfloat16 autocast where the device has it.
         progress: show a bar over the slices.
-        engine: what computes a :class:`bundle.networks.SliceStackUNet` in ``eval()``: ``"torch"``, ``"openvino"`` or
-            ``"auto"``, see :func:`bundle.inferers.engines.choose_engine`. Other networks are called as they are.
+        engine: what computes a :class:`bundle.networks.SliceStackUNet` in ``eval()``: ``"torch"``, ``"openvino"``,
+            ``"openvino_int8"`` or ``"auto"``, see :func:`bundle.inferers.engines.choose_engine`. Other networks are
+            called as they are.
+        preprocessing: of the volumes, which ``"openvino_int8"`` is calibrated with.
 
     Raises:
         ValueError: when an argument is out of its range.
@@ -84,6 +89,7 @@ class SliceStackInferer(Inferer):
         amp: bool = False,
         progress: bool = False,
         engine: EngineName = "torch",
+        preprocessing: VolumePreprocessing | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -96,7 +102,8 @@ class SliceStackInferer(Inferer):
         self.device = None if device is None else torch.device(device)
         self.amp = amp
         self.progress = progress
-        self.engine = choose_engine(engine, amp, self.device)
+        quantization = None if preprocessing is None else partial(SimulatedQuantization, preprocessing, self.offsets)
+        self.engine = choose_engine(engine, amp, self.device, quantization)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any

@@ -142,7 +142,7 @@ def test_openvino_gives_the_probability_that_torch_gives(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     found, logs = {}, {}
     for engine in ("torch", "openvino"):
-        done = segment(scans, tmp_path / engine, probability=True, engine=engine)
+        done = segment(scans, tmp_path / engine, probability=True, engine=engine, amp=False)
         assert done.returncode == 0, done.stderr[-2000:]
         logs[engine] = (tmp_path / engine / "segment.log").read_text(encoding="utf-8")
         found[engine] = [nib.load(file).get_fdata() for file in sorted((tmp_path / engine).rglob("*_probseg.nii.gz"))]
@@ -257,7 +257,7 @@ def test_bad_usage_is_told_in_a_sentence(source: str, options: dict, sentence: s
     ("option", "value", "sentence"),
     [
         ("weights", "none.pt", "none.pt does not exist: weights or a checkpoint"),
-        ("engine", "tensorrt", "There is no engine 'tensorrt': choose auto, torch or openvino."),
+        ("engine", "tensorrt", "There is no engine 'tensorrt': choose auto, torch, openvino, openvino_int8."),
     ],
 )
 def test_with_bad_usage_the_exit_code_is_2(option: str, value: str, sentence: str, scans: Path, tmp_path: Path) -> None:
