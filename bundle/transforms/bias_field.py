@@ -19,7 +19,6 @@ __all__ = ["CorrectBiasField", "CorrectBiasFieldd"]
 
 _COARSE_MM = 4.0  # a field is smooth: finer voxels change nothing but the time
 _LEVELS, _ITERATIONS = 4, 50
-_FLOAT, _BYTE = itk.Image[itk.F, 3], itk.Image[itk.UC, 3]
 
 
 def _log_field(coarse: np.ndarray) -> np.ndarray:
@@ -27,8 +26,10 @@ def _log_field(coarse: np.ndarray) -> np.ndarray:
     mask = head_mask(coarse)
     if not mask.any():  # told by the step that normalises the head
         return np.zeros_like(coarse)
+    # Here, as it makes ITK load its libraries, which takes longer than most volumes' reading.
+    real, byte = itk.Image[itk.F, 3], itk.Image[itk.UC, 3]
     image, inside = itk.image_from_array(coarse), itk.image_from_array(mask.astype(np.uint8))
-    n4 = itk.N4BiasFieldCorrectionImageFilter[_FLOAT, _BYTE, _FLOAT].New(Input=image, MaskImage=inside)
+    n4 = itk.N4BiasFieldCorrectionImageFilter[real, byte, real].New(Input=image, MaskImage=inside)
     n4.SetNumberOfFittingLevels([_LEVELS] * 3)
     n4.SetMaximumNumberOfIterations([_ITERATIONS] * _LEVELS)  # ITK takes a list here, and loses its own arrays
     n4.SetNumberOfWorkUnits(1)  # the last bits of a sum depend on how many there are

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 from itertools import product
@@ -56,8 +57,6 @@ _MNI_GRID_TOLERANCE_MM = 1.5  # Colin27 is stored a millimetre beside SPM's grid
 
 OnFailure = Literal["raise", "native"]
 
-_IMAGE = itk.Image[itk.F, 3]
-
 _logger = logging.getLogger(__name__)
 
 _SEARCH_MM, _FINE_MM = 6.0, 3.0
@@ -89,6 +88,8 @@ class Placement(NamedTuple):
     0.46 to 0.95; misplaced, upside down, inverted ones and other things at most 0.28."""
     fault: str = ""
     """What is wrong with the placement of which this is the substitute; empty for a good one."""
+    seconds: float = 0.0
+    """What it took to find it."""
 
 
 class _Volume(NamedTuple):
@@ -253,6 +254,11 @@ def _starts(head: _Volume, equalised: _Volume) -> list[np.ndarray]:
     return [start for _, start in sorted(best, key=itemgetter(0), reverse=True)[:_STARTS]]
 
 
+def _image_type() -> type[itk.Image]:
+    """Asked for where it is needed: it makes ITK load its libraries, which takes longer than most volumes' reading."""
+    return itk.Image[itk.F, 3]
+
+
 def _itk(volume: _Volume) -> itk.Image:
     """ITK's image of it; ITK's first axis is the last of a numpy array."""
     image = itk.image_from_array(np.ascontiguousarray(volume.voxels.T.astype(np.float32)))
@@ -281,7 +287,7 @@ def _improved(metric: itk.Object, fixed: _Volume, moving: _Volume, inside: np.nd
     transform.SetCenter(_CENTRE_MM.tolist())
     transform.SetMatrix(itk.matrix_from_array(np.ascontiguousarray(start[:3, :3])))
     transform.SetTranslation((start[:3, 3] - _CENTRE_MM + start[:3, :3] @ _CENTRE_MM).tolist())
-    method = itk.ImageRegistrationMethodv4[_IMAGE, _IMAGE].New(
+    method = itk.ImageRegistrationMethodv4[_image_type(), _image_type()].New(
         FixedImage=fixed_image, MovingImage=moving_image, Metric=metric, Optimizer=optimizer, InitialTransform=transform
     )
     method.SetNumberOfLevels(1)
@@ -297,17 +303,21 @@ def _improved(metric: itk.Object, fixed: _Volume, moving: _Volume, inside: np.nd
 
 def _aligned(coarse: _Volume, fine: _Volume) -> np.ndarray:
     """The affine template to head, in mm: the place by correlation, then the fit by mutual information."""
-    equalised, fixed = _equalised(coarse), _fixed(coarse.spacing_mm)
+    image_type, equalised, fixed = _image_type(), _equalised(coarse), _fixed(coarse.spacing_mm)
     # Equalised images show one contrast, so correlation tells brain from scalp, where mutual information is content
     # with a brain that fills the whole head.
     placed = [
         _improved(
-            itk.CorrelationImageToImageMetricv4[_IMAGE, _IMAGE].New(), fixed.equalised, equalised, fixed.inside, start
+            itk.CorrelationImageToImageMetricv4[image_type, image_type].New(),
+            fixed.equalised,
+            equalised,
+            fixed.inside,
+            start,
         )
         for start in _starts(coarse, equalised)
     ]
     best = max(placed, key=lambda to_head: _likeness(equalised, to_head))
-    metric = itk.MattesMutualInformationImageToImageMetricv4[_IMAGE, _IMAGE].New(NumberOfHistogramBins=32)
+    metric = itk.MattesMutualInformationImageToImageMetricv4[image_type, image_type].New(NumberOfHistogramBins=32)
     fixed = _fixed(fine.spacing_mm)
     return _improved(metric, fixed.plain, fine, fixed.inside, best)
 
@@ -364,8 +374,8 @@ class AffineToMNI(InvertibleTransform):
     """Moves a T1w head to MNI space by its header alone: an affine registration; the voxels stay as they are.
 
     A following resampling to :func:`atlas_grid` is then the only one. The inverse restores the affine bit for bit. The
-    moved image's ``meta`` says where it was placed: ``to_mni``, ``mni_similarity`` and ``mni_fault`` are the three
-    parts of its :class:`Placement`.
+    moved image's ``meta`` says where it was placed: ``to_mni``, ``mni_similarity``, ``mni_fault`` and
+    ``mni_seconds`` are the parts of its :class:`Placement`.
 
     Args:
         on_failure: ``"raise"`` an error, or log it and go on with the head in its ``"native"`` orientation and size,
@@ -385,8 +395,10 @@ class AffineToMNI(InvertibleTransform):
         Raises:
             InputError: when the head cannot be placed and ``on_failure`` is ``"raise"``.
         """
+        begin = time.perf_counter()
         voxels, affine = img[0].numpy(force=True), img.affine.numpy(force=True)
         placement = register_to_mni(voxels, affine)
+        placement = placement._replace(seconds=time.perf_counter() - begin)
         fault = _fault(placement)
         if fault is None:
             return placement
@@ -403,7 +415,7 @@ class AffineToMNI(InvertibleTransform):
         centred[:3, 3] = apply_affine(grid, (np.asarray(shape) - 1) / 2) - apply_affine(
             affine, (np.asarray(voxels.shape) - 1) / 2
         )
-        return Placement(centred, placement.similarity, fault)
+        return Placement(centred, placement.similarity, fault, placement.seconds)
 
     def __call__(self, img: MetaTensor, placement: Placement | None = None) -> MetaTensor:
         """
@@ -432,6 +444,7 @@ class AffineToMNI(InvertibleTransform):
                 "to_mni": placement.affine,
                 "mni_similarity": placement.similarity,
                 "mni_fault": placement.fault,
+                "mni_seconds": placement.seconds,
             }
         return out
 

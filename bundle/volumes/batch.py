@@ -274,7 +274,9 @@ class VolumeBatch:
             return
         found = result._asdict()
         found["lesions"] = [lesion._asdict() for lesion in result.lesions]
-        found["seconds"] += work.seconds
+        load, registration, write = (result.timing[step] for step in ("load", "registration", "write"))
+        found["timing"] = {"load": load, "registration": registration, "network": work.seconds, "write": write}
+        found["seconds"] = sum(found["timing"].values())
         found["peak_memory_mb"] = _peak_mb() + max(peak_mb, work.peak_mb)
         self._record(work, {"status": "done", "error": "", **found})
 

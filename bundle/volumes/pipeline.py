@@ -35,10 +35,15 @@ _SHOWN_SLICES = 6
 
 
 class PreparedVolume(NamedTuple):
-    """What the network sees of a volume: ``(1, H, W, D)``, with the way back to its source; and the seconds it took."""
+    """What the network sees of a volume: ``(1, H, W, D)``, with the way back to its source; and the seconds it took.
+
+    Args:
+        image: the volume.
+        timing: seconds of ``"registration"``, and of ``"load"``, all else that brings it to the network's grid.
+    """
 
     image: MetaTensor
-    seconds: float
+    timing: dict[str, float]
 
 
 class VolumeResult(NamedTuple):
@@ -51,7 +56,7 @@ class VolumeResult(NamedTuple):
         similarity: of the head to the MNI template, or None where it was not registered.
         warnings: sentences on why someone should look at it.
         files: what was written, relative to the output folder.
-        seconds: for checking and preprocessing, and for all behind the network.
+        timing: seconds of ``"load"`` and ``"registration"``, and of ``"write"``, all behind the network.
     """
 
     lesions: list[VolumeLesion]
@@ -60,7 +65,7 @@ class VolumeResult(NamedTuple):
     similarity: float | None
     warnings: list[str]
     files: list[str]
-    seconds: float
+    timing: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,8 @@ class VolumePipeline:
         begin = time.perf_counter()
         check_header(volume.file)
         image = self.preprocessing({"image": str(volume.file)})["image"]
-        return PreparedVolume(image, time.perf_counter() - begin)
+        registration = image.meta.get("mni_seconds", 0.0)
+        return PreparedVolume(image, {"load": time.perf_counter() - begin - registration, "registration": registration})
 
     def finish(self, volume: VolumeInput, prepared: PreparedVolume, logits: torch.Tensor) -> VolumeResult:
         """Writes the results of a volume on its source's grid, the mask last.
@@ -165,7 +171,7 @@ class VolumePipeline:
             meta.get("mni_similarity"),
             _warnings(source, volume_ml, uncertainty, fault),
             [file.relative_to(self.output).as_posix() for file in files],
-            prepared.seconds + time.perf_counter() - begin,
+            {**prepared.timing, "write": time.perf_counter() - begin},
         )
 
     def _on_source_grid(self, image: MetaTensor, logits: torch.Tensor) -> np.ndarray:

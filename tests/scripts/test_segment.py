@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import signal
@@ -266,6 +267,29 @@ def test_with_bad_usage_the_exit_code_is_2(option: str, value: str, sentence: st
     assert done.stderr.startswith(f"Error: {sentence}")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    program = "import sys, scripts.segment; print([name for name in ('torch', 'monai') if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=bundle_root(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_where_the_seconds_went_is_told(scans: Path, tmp_path: Path) -> None:
+    done = segment(scans, tmp_path / "results", timing=True)
+    steps = r"load \d+\.\d\d, registration 0\.00, network \d+\.\d\d, write \d+\.\d\d"
+    assert re.search(rf"^Seconds a volume, medians of 3: {steps}\.$", done.stdout, re.MULTILINE)
+    told = re.search(r"^Seconds: (\S+) for imports, (\S+) for the network, (\S+) at work\.$", done.stdout, re.MULTILINE)
+    assert told is not None
+    records = [json.loads(file.read_text()) for file in (tmp_path / "results" / "records").rglob("*.json")]
+    timings = [record["timing"] for record in records]
+    assert [sum(timing.values()) for timing in timings] == [record["seconds"] for record in records]
+    # One thread reads and writes beside the network, so work is at least each of the two, and at most their sum.
+    network = sum(timing["network"] for timing in timings)
+    beside = sum(timing["load"] + timing["write"] for timing in timings)
+    assert max(network, beside) - 0.1 <= float(told[3]) <= network + beside + 5.0
 
 
 def test_an_output_that_cannot_be_made_is_told(scans: Path, tmp_path: Path) -> None:
