@@ -44,7 +44,7 @@ lint: $(BIN)/.ready
 	$(BIN)/mypy
 
 bench: $(BIN)/.ready  ## speed as ratios in one run
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.engines
 
 bench-training: $(BIN)/.ready  ## speed of a training step on a CPU, the plain way and the fast one
 	$(BIN)/python -m benchmarks.training

@@ -1,4 +1,4 @@
-"""Memory of a process that trains on a CPU."""
+"""Memory of a process that computes on a CPU."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Lets this process keep the memory that it frees, for its next allocation; nothing happens without glibc.
 
-    By default glibc gives every large tensor back to the system when it is freed, and the next training step pays for
-    fresh, zeroed pages again: hundreds of thousands of page faults in each step. The step's peak stays the same, but
+    By default glibc gives every large tensor back to the system when it is freed, and the next step pays for fresh,
+    zeroed pages again: hundreds of thousands of page faults in a training step. The step's peak stays the same, but
     other processes get nothing back before this one ends.
 
     Returns:

@@ -20,6 +20,8 @@ from monai.bundle import ConfigParser
 from bundle import bundle_root
 from bundle.errors import InputError, find_input_error
 from bundle.files import remove_unfinished, write_json
+from bundle.inferers.engines import TorchEngine
+from bundle.memory import keep_freed_memory
 from bundle.volumes.batch import VolumeBatch
 from bundle.volumes.inputs import VolumeInput, find_volumes
 from bundle.volumes.lesion_table import RegionAtlas
@@ -198,8 +200,11 @@ def run(
             reason = " ".join(str(error.__cause__ or error).split())
             raise InputError(f"An option cannot be used: {reason}") from error
         raise
+    engine = parser.get_parsed_content("inferer").engine
+    if isinstance(engine, TorchEngine):
+        keep_freed_memory()
     _begin_output(target, alone=shard is None)
-    logging.getLogger("bundle").info("Network: %s", parser.get_parsed_content("inferer").engine.name)
+    logging.getLogger("bundle").info("Network: %s", engine.name)
     ready = time.perf_counter()
     try:
         batch.run(asked)

@@ -16,7 +16,7 @@ import torch
 
 from bundle.errors import InputError
 from bundle.files import replacing
-from bundle.networks import SliceStackUNet, inference_form
+from bundle.networks import SliceStackUNet, fold_batch_norms, inference_form
 
 __all__ = ["Engine", "EngineName", "OpenVINOEngine", "TorchEngine", "choose_engine"]
 
@@ -27,26 +27,40 @@ Quantization = Callable[[Any], Any]
 
 
 class Engine(Protocol):
-    """Makes of a network in ``eval()`` what is called in its place: ``(N, S, H, W)`` to logits ``(N, out, H, W)``."""
+    """Makes of a network in ``eval()`` what is called in its place: ``(N, S, H, W)`` to logits ``(N, out, H, W)``.
+
+    Its ``batch_size`` is how many slices it wants at once, None for what the caller likes.
+    """
 
     name: str
+    batch_size: int | None
 
     def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
         """What computes the network."""
 
 
 class TorchEngine:
-    """torch, on the network's form for inference. It keeps nothing: the weights may change between two volumes."""
+    """torch, on the network with less to compute. It keeps nothing: the weights may change between two volumes.
+
+    Args:
+        amp: whether it will be called under bfloat16 autocast. The 3D branch as planes is faster in that case only.
+    """
 
     name = "torch"
+    batch_size: int | None = None
+
+    def __init__(self, amp: bool = False) -> None:
+        self.amp = amp
 
     def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
-        """The network with less to compute."""
-        return inference_form(network)
+        """The network, its batch norms folded."""
+        return inference_form(network) if self.amp else fold_batch_norms(network)
 
 
 class OpenVINOEngine:
     """OpenVINO on a CPU: one slice a thread at a time.
+
+    Many slices are given to it at once, as its threads wait for each other at the end.
 
     A network is converted once, which takes longer than a volume, and kept in the user's cache folder by a hash of all
     its weights; later programs read it. Nothing is sent anywhere: OpenVINO's own ``convert_model`` reports each
@@ -60,6 +74,8 @@ class OpenVINOEngine:
     Raises:
         InputError: when OpenVINO is not installed.
     """
+
+    batch_size: int | None = 64
 
     def __init__(
         self, amp: bool = False, quantization: Quantization | None = None, cache: str | Path | None = None
@@ -181,7 +197,7 @@ def choose_engine(
     Args:
         name: ``"auto"`` is OpenVINO for a CPU where it is installed, and torch elsewhere; ``"openvino_int8"`` is
             never chosen by it, as its answers differ a little.
-        amp: let OpenVINO compute in bfloat16 where the processor has it; torch is told by autocast.
+        amp: compute in bfloat16 where the processor has it; torch is told by autocast, too.
         device: where the network is; None is not known, for which ``"auto"`` is torch.
         quantization: makes the one for ``"openvino_int8"``.
 
@@ -200,4 +216,4 @@ def choose_engine(
         return OpenVINOEngine(amp, quantization())
     if name == "openvino" or (name == "auto" and on_cpu and find_spec("openvino") is not None):
         return OpenVINOEngine(amp)
-    return TorchEngine()
+    return TorchEngine(amp)

@@ -57,7 +57,7 @@ class SliceStackInferer(Inferer):
     network's answer to one stack of zeros, which is what each would have got.
 
     Args:
-        batch_size: slices in a batch.
+        batch_size: slices in a batch, where the engine does not want more.
         offsets: the stack's slices relative to its own.
         flips: test-time augmentation: in-plane axes to flip for each further pass, 0 left-right, 1 front-back; the
             logits of all passes are averaged. ``[[0]]`` is one more pass, mirrored. Slices are never flipped: that
@@ -123,15 +123,16 @@ class SliceStackInferer(Inferer):
         """
         if inputs.dim() != 5 or inputs.shape[1] != 1:
             raise ValueError(f"The input must be (B, 1, H, W, D), got {list(inputs.shape)}.")
+        batch_size = self.batch_size
         if isinstance(network, SliceStackUNet) and not network.training:
             # Each time anew, as the weights of a network in training change; next to a volume it is nothing.
-            network = self.engine(network)
+            network, batch_size = self.engine(network), self.engine.batch_size or self.batch_size
         volumes = inputs.as_subclass(torch.Tensor)
-        logits = torch.stack([self._infer(volume[0], network, *args, **kwargs) for volume in volumes])
+        logits = torch.stack([self._infer(volume[0], batch_size, network, *args, **kwargs) for volume in volumes])
         return convert_to_dst_type(logits, inputs, dtype=inputs.dtype)[0]
 
     def _infer(
-        self, volume: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+        self, volume: torch.Tensor, batch_size: int, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """``(H, W, D)`` to logits ``(out, H, W, D)``."""
         padded = pad_slices(volume, self.offsets)
@@ -144,8 +145,8 @@ class SliceStackInferer(Inferer):
 
         empty = predict(torch.zeros_like(stacks[:1]))
         logits = empty.repeat(len(stacks), 1, 1, 1)
-        for start in tqdm(range(0, len(head), self.batch_size), desc="slices", leave=False, disable=not self.progress):
-            chosen = head[start : start + self.batch_size]
+        batches = head.split(batch_size) if len(head) else ()
+        for chosen in tqdm(batches, desc="batches of slices", leave=False, disable=not self.progress):
             logits[chosen] = predict(stacks[chosen])
         return logits.permute(1, 2, 3, 0)
 
