@@ -1,0 +1,100 @@
+"""What faster engines change in the masks of a simulated cohort: ``python -m benchmarks.masks COHORT``."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import fire
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import LoadImage
+from tqdm import tqdm
+
+from bundle import bundle_root
+from bundle.inferers import SliceStackInferer
+from bundle.inferers.engines import EngineName
+
+__all__ = ["masks"]
+
+# Engine, and whether it computes in bfloat16.
+_WAYS: dict[str, tuple[EngineName, bool]] = {
+    "torch, float32": ("torch", False),
+    "torch, bfloat16": ("torch", True),
+    "OpenVINO, bfloat16": ("openvino", True),
+    "OpenVINO, int8 and bfloat16": ("openvino_int8", True),
+}
+
+
+def _parser(weights: str | None) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(str(Path(bundle_root()) / "configs" / "inference.json"))
+    if weights is not None:
+        parser.update({"ckpt_path": weights})
+    return parser
+
+
+def _mask(logits: torch.Tensor, image: MetaTensor, parser: ConfigParser) -> torch.Tensor:
+    """On the grid of the file, ``(1, H, W, D)``."""
+    way_back = copy.deepcopy(image.applied_operations)  # inverting uses it up
+    probability = MetaTensor(torch.sigmoid(logits), meta=copy.deepcopy(image.meta), applied_operations=way_back)
+    return parser.get_parsed_content("preprocessing").inverse({"image": probability})["image"].as_tensor() >= 0.5
+
+
+def _dice(mask: torch.Tensor, other: torch.Tensor) -> float:
+    """1 for two empty ones."""
+    voxels = int(mask.sum() + other.sum())
+    return 2 * int((mask & other).sum()) / voxels if voxels else 1.0
+
+
+@torch.inference_mode()
+def masks(cohort: str, weights: str | None = None, output: str = "runs/bench/masks.json") -> None:
+    """Prints the Dice of each engine's masks with float32's, and of both with the truth.
+
+    Args:
+        cohort: a folder with images/ and labels/, of ``scripts.simulate``.
+        weights: other weights than models/model.pt.
+        output: the JSON to write.
+    """
+    parser = _parser(weights)
+    network, preprocessing = parser.get_parsed_content("network"), parser.get_parsed_content("preprocessing")
+    network.load_state_dict(torch.load(parser.get_parsed_content("ckpt_path")))
+    network.eval()
+    inferers = {
+        name: SliceStackInferer(device="cpu", engine=engine, amp=amp, preprocessing=preprocessing)
+        for name, (engine, amp) in _WAYS.items()
+    }
+    overlaps: dict[str, list[tuple[int, int]]] = {name: [] for name in _WAYS}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in _WAYS}
+    for file in tqdm(sorted((Path(cohort) / "images").glob("*.nii.gz")), desc="volumes"):
+        truth = LoadImage(image_only=True, ensure_channel_first=True)(Path(cohort) / "labels" / file.name) > 0
+        image = preprocessing({"image": str(file)})["image"]
+        exact = None
+        for name, inferer in inferers.items():
+            mask = _mask(inferer(image.as_tensor()[None], network)[0], image, parser)
+            exact = mask if exact is None else exact
+            overlaps[name].append((int((mask & exact).sum()), int(mask.sum() + exact.sum())))
+            found[name].append((_dice(mask, exact), _dice(mask, truth)))
+    results = {}
+    for name in _WAYS:
+        (both, either), (dice, dsc) = np.array(overlaps[name]).sum(axis=0), np.array(found[name]).T
+        results[name] = {
+            "cases": len(dice),
+            "dice_pooled": float(2 * both / either),
+            "dice_mean": float(dice.mean()),
+            "dice_median": float(np.median(dice)),
+            "dice_least": float(dice.min()),
+            "dsc": float(dsc.mean()),
+        }
+        told = ", ".join(f"{key} {value:.4f}" for key, value in results[name].items() if key != "cases")
+        print(f"{name:<28} {told}")
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    fire.Fire(masks)
