@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino lint bench bench-training clean
+.PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino lint bench bench-others clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -43,11 +43,19 @@ lint: $(BIN)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/mypy
 
-bench: $(BIN)/.ready  ## speed as ratios in one run
+bench: $(BIN)/.ready  ## speed on this machine, half an hour; COHORT is a simulated test set: docs/performance.md
+	$(BIN)/pip install --quiet -r requirements-openvino.txt
 	$(BIN)/python -m benchmarks.engines
-
-bench-training: $(BIN)/.ready  ## speed of a training step on a CPU, the plain way and the fast one
+	$(BIN)/python -m benchmarks.volumes
+	$(BIN)/python -m benchmarks.many_volumes docs/many_whole.png --count 100 --whole
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.masks $(COHORT)
+	$(BIN)/python -m benchmarks.page
+
+bench-others:  ## nnU-Net and others on this machine, in an environment of their own, before make bench
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet -r requirements-bench.txt
+	.venv-bench/bin/python -m benchmarks.others
 
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) .venv-bench demo runs

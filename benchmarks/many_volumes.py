@@ -1,12 +1,15 @@
-"""Memory, open files and time over a batch of a thousand volumes: ``python -m benchmarks.many_volumes``.
+"""Memory, open files, processor and time over a batch of volumes: ``python -m benchmarks.many_volumes``.
 
-The volumes are the MNI head on a grid of 3 mm, each with its own noise, segmented by ``scripts.segment`` with the
-shipped network on a grid of 32 mm and without registration: the same program, made quick. The masks mean nothing.
+A thousand volumes are the MNI head on a grid of 3 mm, each with its own noise, segmented by ``scripts.segment`` with
+the shipped network on a grid of 32 mm and without registration: the same program, made quick. The masks mean nothing.
+With ``--count 100 --whole`` they are heads of 1 mm outside of MNI space, and the command is as it is.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from matplotlib.figure import Figure
 from nibabel.processing import resample_to_output
 from tqdm import tqdm
 
+from benchmarks.volumes import write_heads
 from bundle import bundle_root
 from bundle.transforms import TEMPLATE
 
@@ -127,26 +131,58 @@ def _print_course(moments: list[Moment], count: int) -> None:
         print(f"{first * count:.0f} to {last * count:<9.0f}{program:>12.0f}{workers:>12.0f}{files:>12.1f}{pace:>12.2f}")
 
 
-def many_volumes(chart: str = "docs/many_volumes.png", count: int = 1000) -> None:
+def _fit(moments: list[Moment]) -> dict[str, float]:
+    """A line through the time at which each volume was done, from the first on."""
+    first = {moment.volumes: moment.seconds for moment in reversed(moments) if moment.volumes > 0}
+    done, seconds = np.array(sorted(first.items())).T
+    slope, begin = np.polyfit(done, seconds, 1)
+    off = np.abs(seconds - (slope * done + begin)).max()
+    return {"seconds_a_volume": slope, "begin_seconds": begin, "largest_deviation": off / seconds.max()}
+
+
+def _processor_seconds() -> float:
+    """Of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def many_volumes(chart: str = "docs/many_volumes.png", count: int = 1000, whole: bool = False) -> None:
     """Segments the volumes, and prints and draws what was held.
 
     Args:
-        chart: the PNG to write.
+        chart: the PNG to write; the numbers go to runs/bench/many_volumes.json.
         count: how many volumes.
+        whole: heads of 1 mm that must be registered, and the shipped network as it is.
     """
     with tempfile.TemporaryDirectory() as folder:
         scans, output = Path(folder) / "scans", Path(folder) / "results"
-        scans.mkdir()
-        _write_volumes(scans, count)
-        words = [sys.executable, "-m", "scripts.segment", str(scans), str(output)]
-        words += [f"--weights={_coarse_weights(Path(folder))}", "--noprogress"]
+        words = [sys.executable, "-m", "scripts.segment", str(scans), str(output), "--noprogress"]
+        if whole:
+            write_heads(scans, count)
+        else:
+            scans.mkdir()
+            _write_volumes(scans, count)
+            words.append(f"--weights={_coarse_weights(Path(folder))}")
+        begin, used = time.monotonic(), _processor_seconds()
         process = subprocess.Popen(words, cwd=bundle_root(), stdout=subprocess.PIPE, text=True)
         moments = list(_watch(process, output / "records", count))
         print(process.communicate()[0])
+        busy = (_processor_seconds() - used) / (time.monotonic() - begin) / len(os.sched_getaffinity(0))
     if process.returncode:
         raise SystemExit(f"The batch ended with exit code {process.returncode}.")
     _save_chart(moments, Path(chart))
     _print_course(moments, count)
+    found = {
+        "count": count,
+        "cores": len(os.sched_getaffinity(0)),
+        "busy": busy,
+        "peak_mb": max(moment.program_mb + moment.workers_mb for moment in moments),
+        **_fit(moments),
+    }
+    print(", ".join(f"{name} {value:.3g}" for name, value in found.items()))
+    path = Path(bundle_root()) / "runs" / "bench" / "many_volumes.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import resource
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import fire
 import torch
@@ -100,7 +102,7 @@ def _train(way: Way, slice_size: int, batch_size: int, steps: int, seed: int = 0
     return Measured(seconds, losses, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 
 
-def _speed(processes: ProcessPoolExecutor, slice_size: int, batch_size: int, repeats: int) -> None:
+def _speed(processes: ProcessPoolExecutor, slice_size: int, batch_size: int, repeats: int, output: Path) -> None:
     """The ways in turn, several times over, so that whatever else the machine does meets all of them."""
     seconds: dict[str, list[float]] = {way.name: [] for way in WAYS}
     peaks = {}
@@ -110,11 +112,16 @@ def _speed(processes: ProcessPoolExecutor, slice_size: int, batch_size: int, rep
             seconds[way.name] += measured.seconds[_WARM:]
             peaks[way.name] = measured.peak_gb
     plain = statistics.median(seconds[WAYS[0].name])
+    found = {}
     print(f"{slice_size} x {slice_size}, batch {batch_size}, {torch.get_num_threads()} threads")
     for name, steps in seconds.items():
         median = statistics.median(steps)
         speed = f"{batch_size / median:.2f} slices/s, peak {peaks[name]:.1f} GB"
         print(f"{name:<62} {plain / median:5.2f} x  ({speed})")
+        found[name] = {"ratio": plain / median, "slices_s": batch_size / median, "peak_gb": peaks[name]}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"slice_size": slice_size, "batch_size": batch_size}
+    output.write_text(json.dumps({**settings, "ways": found}, indent=1) + "\n")
 
 
 def _curves(processes: ProcessPoolExecutor, steps: int) -> None:
@@ -135,7 +142,13 @@ def _curves(processes: ProcessPoolExecutor, steps: int) -> None:
         raise SystemExit(1)
 
 
-def training(slice_size: int = 192, batch_size: int = 8, repeats: int = 3, curve_steps: int = 30) -> None:
+def training(
+    slice_size: int = 192,
+    batch_size: int = 8,
+    repeats: int = 3,
+    curve_steps: int = 30,
+    output: str = "runs/bench/training.json",
+) -> None:
     """Prints the speed of a training step of TSRL-Net as each choice is added, relative to the first, and loss curves.
 
     Args:
@@ -143,10 +156,11 @@ def training(slice_size: int = 192, batch_size: int = 8, repeats: int = 3, curve
         batch_size: stacks in a batch.
         repeats: how many times each way gets a process.
         curve_steps: steps of the loss curves, 0 for none.
+        output: the JSON of the speed.
     """
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn, max_tasks_per_child=1) as processes:
-        _speed(processes, slice_size, batch_size, repeats)
+        _speed(processes, slice_size, batch_size, repeats, Path(output))
         if curve_steps:
             _curves(processes, curve_steps)
 

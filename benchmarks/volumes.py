@@ -46,7 +46,7 @@ def _moved(seed: int) -> np.ndarray:
 
 
 def write_heads(folder: Path, count: int, voxel_mm: float = 1.0, move: bool = True) -> None:
-    """Simulated strokes, each with its own lesion, place and noise, int16.
+    """A simulated stroke, each time with its own place and noise, int16.
 
     Args:
         folder: where to; it is made.
@@ -55,14 +55,15 @@ def write_heads(folder: Path, count: int, voxel_mm: float = 1.0, move: bool = Tr
         move: out of MNI space.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    head, grid = load_head(str(TEMPLATE)), atlas_grid()[0]
-    for number in tqdm(range(count), desc=f"simulating, {voxel_mm} mm"):
-        case = simulate_case(head, np.random.default_rng(number), volume_ml=30.0)
-        image = nib.Nifti1Image(case.image, grid)
-        if voxel_mm != 1.0:
-            image = resample_to_output(image, (voxel_mm,) * 3, order=1)
+    case = simulate_case(load_head(str(TEMPLATE)), np.random.default_rng(0), volume_ml=30.0)
+    image = nib.Nifti1Image(case.image, atlas_grid()[0])
+    if voxel_mm != 1.0:
+        image = resample_to_output(image, (voxel_mm,) * 3, order=1)
+    voxels = np.asarray(image.dataobj)
+    for number in tqdm(range(count), desc=f"writing volumes of {voxel_mm} mm"):
+        noisy = voxels + (voxels > 0) * np.random.default_rng(number).normal(0, 0.02, voxels.shape)
         affine = _moved(number) @ image.affine if move else image.affine
-        stored = nib.Nifti1Image((np.asarray(image.dataobj) * 500).clip(0).astype(np.int16), affine)
+        stored = nib.Nifti1Image((noisy * 500).clip(0).astype(np.int16), affine)
         nib.save(stored, folder / f"head_{number:03d}.nii.gz")
 
 

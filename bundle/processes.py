@@ -1,14 +1,48 @@
-"""Processes beside the one that the user started."""
+"""Processes beside the one that the user started, and how many cores there are for all of them."""
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from contextlib import suppress
 from multiprocessing import parent_process
+from pathlib import Path
 
 import torch
 
-__all__ = ["begin_worker"]
+__all__ = ["begin_worker", "keep_to_quota", "quota"]
+
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def quota(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> float:
+    """How many cores' time this process may use, by the control groups that it is in (version 2); infinity without.
+
+    Args:
+        cgroups: where the groups are mounted.
+        own: the file that says in which of them this process is.
+    """
+    try:
+        group = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return math.inf
+    folder, cores = cgroups / group.strip("/"), math.inf
+    for limited in (folder, *folder.parents):
+        with suppress(OSError, ValueError):  # "max", or no such file
+            share, period = (limited / "cpu.max").read_text().split()
+            cores = min(cores, int(share) / int(period))
+    return cores
+
+
+def keep_to_quota() -> None:
+    """Lowers torch's threads to the cores that a container may use; torch counts those of its host.
+
+    More threads than that wait for each other most of the time.
+    """
+    cores = quota()
+    if cores < torch.get_num_threads():
+        torch.set_num_threads(max(math.floor(cores), 1))
 
 
 def begin_worker() -> None:

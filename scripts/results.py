@@ -23,6 +23,7 @@ from bundle.metrics import SIZE_BINS, Lesion, recall_by_size, summarize
 from bundle.volumes import save_montage
 from scripts.charts import save_dsc_boxes, save_dsc_by_volume, save_recall_pairs, shrink
 from scripts.compare import NETWORKS, SHIPPED, Network
+from scripts.markdown import table
 
 __all__ = ["CLAIMS", "Claim", "Difference", "compare_paired", "results", "verdict"]
 
@@ -155,11 +156,6 @@ def verdict(claimed: float, found: Difference) -> str:
 # The page
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
@@ -180,7 +176,7 @@ def _overlap_table(networks: Mapping[str, Tested]) -> str:
             [network.title, f"{s['dsc']:.3f} ± {s['dsc_sd']:.3f}", *(f"{number:.3f}" for number in numbers), *distances]
         )
     header = ["network", "DSC, mean ± sd", "median", "DSC(G)", "recall", "precision", "Jaccard", "ASD, mm", "HD95, mm"]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _lesion_table(networks: Mapping[str, Tested]) -> str:
@@ -193,7 +189,7 @@ def _lesion_table(networks: Mapping[str, Tested]) -> str:
         healthy = [f"{function(network.false_positive_ml):.2f}" for function in (np.median, np.max)]
         rows.append([network.title, *f1, f"{s['volume_difference_ml']:.1f}", *recalls, *healthy])
     header = ["network", "F1, overlap", "F1, IoU 0.25", "volume difference, mL", *(f"{name} mL" for name in SIZE_BINS)]
-    return _table([*header, "healthy, median mL", "healthy, maximum mL"], rows)
+    return table([*header, "healthy, median mL", "healthy, maximum mL"], rows)
 
 
 def _test_table(networks: Mapping[str, Tested]) -> str:
@@ -202,7 +198,7 @@ def _test_table(networks: Mapping[str, Tested]) -> str:
         for metric, shown in _TESTED.items():
             found = compare_paired(ours.metric(metric), network.metric(metric))
             rows.append([network.title, shown, f"{found.mean:+.3f}", _p(found.wilcoxon_p), _p(found.t_p)])
-    return _table(["TSRL-Net against", "metric", "mean difference", "p, Wilcoxon", "p, t-test"], rows)
+    return table(["TSRL-Net against", "metric", "mean difference", "p, Wilcoxon", "p, t-test"], rows)
 
 
 def _tested_claims(networks: Mapping[str, Tested]) -> Iterator[tuple[Claim, str, float, Difference]]:
@@ -220,7 +216,7 @@ def _claim_table(networks: Mapping[str, Tested]) -> str:
         measured = [f"{found.mean:+.3f}", _p(found.wilcoxon_p)]
         rows.append([claim.text, _TESTED[metric], f"{claimed:+.3f}", claim.source, *measured, verdict(claimed, found)])
     header = ["comparison", "metric", "thesis, ATLAS", "its tables", "here, simulated", "p, Wilcoxon", "verdict"]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _claim_sentences(networks: Mapping[str, Tested]) -> str:

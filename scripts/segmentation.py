@@ -22,6 +22,7 @@ from bundle.errors import InputError, find_input_error
 from bundle.files import remove_unfinished, write_json
 from bundle.inferers.engines import TorchEngine
 from bundle.memory import keep_freed_memory
+from bundle.processes import keep_to_quota
 from bundle.volumes.batch import VolumeBatch
 from bundle.volumes.inputs import VolumeInput, find_volumes
 from bundle.volumes.lesion_table import RegionAtlas
@@ -188,6 +189,7 @@ def run(
         InputError: when nothing can be done.
     """
     begin = time.perf_counter()
+    keep_to_quota()
     target = Path(output).resolve()
     volumes = find_volumes(source, target)
     asked = _share(volumes, shard)

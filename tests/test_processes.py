@@ -1,7 +1,8 @@
-"""Processes of a pool do not outlive the one that started them."""
+"""Processes of a pool do not outlive the one that started them, and no more cores are used than are allowed."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from bundle import bundle_root
-from bundle.processes import begin_worker
+from bundle.processes import begin_worker, keep_to_quota, quota
 
 PROGRAM = """
 import os, time
@@ -50,3 +51,40 @@ def test_a_process_of_a_pool_ends_when_the_first_one_is_killed(number: signal.Si
     while worker.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not worker.exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "cores"),
+    [
+        ({"pod/job": "250000 100000"}, 2.5),
+        ({"pod/job": "max 100000", "pod": "400000 100000"}, 4.0),
+        ({"pod/job": "800000 100000", "pod": "50000 100000"}, 0.5),
+        ({"pod/job": "max 100000"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_the_tightest_quota_of_all_groups_counts(limits: dict[str, str], cores: float, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("1:cpu:/elsewhere\n0::/pod/job\n")
+    for group, limit in limits.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "cpu.max").write_text(limit + "\n")
+    assert quota(tmp_path, own) == cores
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
+    assert quota(tmp_path, tmp_path / "missing") == math.inf
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(2.5, 2), (0.5, 1), (math.inf, 4), (16.0, 4)])
+def test_threads_are_lowered_to_the_quota_and_never_raised(
+    cores: float, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundle.processes.quota", lambda: cores)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        keep_to_quota()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
