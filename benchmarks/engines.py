@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +19,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import fire
 import torch
@@ -210,7 +213,11 @@ def engines(output: str = "runs/bench/engines.json", repeats: int = 3) -> None:
     best = "OpenVINO, bfloat16 (engine openvino, --amp)"
     growth = [(size, 0) for size in (96, 128, 160, 224)] + [(192, 1), (192, 2)]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as process:
+    with (
+        tempfile.TemporaryDirectory() as cache,  # so that the first conversion is seen
+        mock.patch.dict(os.environ, XDG_CACHE_HOME=cache),
+        ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as process,
+    ):
         peak = process.submit(_peak_rates).result()
         ways: dict[str, list[Measured]] = {name: [] for name in WAYS}
         grown: dict[tuple[int, int], list[Measured]] = {point: [] for point in growth}

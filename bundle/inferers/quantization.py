@@ -1,4 +1,4 @@
-"""A network in eight-bit integers, for OpenVINO: calibrated on simulated strokes, the decoder left as it is."""
+"""A network in eight-bit integers, for OpenVINO: calibrated on simulated strokes, its outermost scale left as it is."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ from bundle.transforms.slices import OFFSETS, StackSlices, pad_slices, stack_pad
 
 __all__ = ["SimulatedQuantization"]
 
-# The decoder decides where the border of a lesion runs; the others are too small to be worth it.
-_LEFT_IN_FLOAT = [r".*\.decoder\..*", r".*\.head/.*", r".*\.relate\..*", r".*\.weigh_.*"]
+# What sees the image itself, what decides where a border runs, and what is too small to be worth it.
+_LEFT_IN_FLOAT = [
+    r".*\.encoder\.0\..*",
+    r".*\.volume_levels\.levels\.0\.0\..*",
+    r".*\.decoder\.3\..*",
+    r".*\.head/.*",
+    r".*\.relate\..*",
+    r".*\.weigh_.*",
+]
 _SMOOTHING = 0.6  # of 0.3 to 0.85 the logits are nearest to float32's
 
 
 class SimulatedQuantization:
-    """Encoder, 3D branch and fusion in eight-bit integers, for the range of values that simulated strokes lead to.
+    """All but the outermost scale in eight-bit integers, for the range of values that simulated strokes lead to.
 
     Args:
         preprocessing: of the volumes that the network is for, by the key ``image``.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -20,6 +23,19 @@ from bundle.metrics import case_metrics
 from bundle.networks import TSRLNet
 from bundle.transforms import TEMPLATE, VolumePreprocessing, atlas_grid
 
+# In pytest NNCF reports nothing by itself.
+PROGRAM = """
+from bundle.inferers.engines import _convert
+from bundle.inferers.quantization import SimulatedQuantization
+from bundle.networks import DUNet, inference_form
+from bundle.transforms import VolumePreprocessing
+
+quantize = SimulatedQuantization(VolumePreprocessing("image", spacing_mm=2.0, slice_size=96), volumes=1, slices=4)
+quantize(_convert(inference_form(DUNet(features=(8, 16, 32, 32, 64)).eval())))
+import nncf.telemetry
+
+print("what reports:", type(nncf.telemetry.telemetry).__name__)
+"""
 VNNI = any("vnni" in str(name) and has for name, has in torch.cpu.get_capabilities().items())
 
 
@@ -65,6 +81,16 @@ def test_it_is_calibrated_on_the_same_strokes_each_time(preprocessing: VolumePre
     assert stacks.shape == (10, 4, 96, 96)
     assert torch.equal(stacks, make.stacks())
     assert stacks[1:4].flatten(1).any(dim=1).all()  # slices through the head
+
+
+@pytest.mark.openvino
+@pytest.mark.skipif(not VNNI, reason="the processor has no VNNI")
+def test_nothing_is_reported_to_the_maker() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "NNCF_CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=bundle_root(), env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("what reports: MagicMock")
 
 
 def test_without_its_library_it_is_said_how_to_install_it(
