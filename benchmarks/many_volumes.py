@@ -36,7 +36,6 @@ __all__ = ["Moment", "many_volumes"]
 
 _GRID_MM, _NETWORK_MM = 3.0, 32.0
 _SECONDS_BETWEEN = 1.0
-_PAGE_MB = 4096 / 2**20
 
 
 class Moment(NamedTuple):
@@ -45,7 +44,7 @@ class Moment(NamedTuple):
     Args:
         seconds: since the program began.
         volumes: that were done.
-        program_mb: memory of the program itself, resident.
+        program_mb: resident memory of the program itself; what processes share is counted in parts.
         workers_mb: of its processes together.
         files: that were open in all of them, pipes and sockets among them.
     """
@@ -75,10 +74,11 @@ def _coarse_weights(folder: Path) -> Path:
 
 
 def _held(pid: int) -> tuple[float, int]:
-    """Resident memory in MB and open files of a process; 0 of one that has ended."""
-    with suppress(OSError):
-        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return resident * _PAGE_MB, len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    """Resident memory in MB (its proportional set size) and open files of a process; 0 of one that has ended."""
+    with suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        kilobytes = int(next(line.split()[1] for line in lines if line.startswith("Pss:")))
+        return kilobytes / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return 0.0, 0
 
 

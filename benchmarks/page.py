@@ -114,7 +114,7 @@ of its own). Mirroring, nnU-Net's default, multiplies its seconds by eight in 3D
   must be kept, written and read. Not built.
 - **Cropping to the head** moves the grid of the patch attention, so that other patches would be weighed: not the
   same network. Slices without head are skipped, which changes nothing.
-- **Plain quantization**: clipped ranges, NNCF's default, take lesions for outliers, and the masks of single slices agree
+- **Plain quantization**: clipped ranges, NNCF's default, take lesions for outliers, and masks agree
   with float32's worse than with ranges up to the extremes, with channels of unlike ranges smoothed, and with the
   outermost scale left in bfloat16, each of which the engine has (`bundle/inferers/quantization.py`).
 """

@@ -1,4 +1,4 @@
-"""A network in eight-bit integers, for OpenVINO: calibrated on simulated strokes, its outermost scale left as it is."""
+"""A network in eight-bit integers, for OpenVINO: calibrated on simulated strokes, all but its outermost scale."""
 
 from __future__ import annotations
 

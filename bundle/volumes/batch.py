@@ -277,7 +277,8 @@ class VolumeBatch:
         load, registration, write = (result.timing[step] for step in ("load", "registration", "write"))
         found["timing"] = {"load": load, "registration": registration, "network": work.seconds, "write": write}
         found["seconds"] = sum(found["timing"].values())
-        found["peak_memory_mb"] = _peak_mb() + max(peak_mb, work.peak_mb)
+        worker_mb = max(peak_mb, work.peak_mb) if self.workers else 0.0  # a thread's memory is the program's own
+        found["peak_memory_mb"] = _peak_mb() + worker_mb
         self._record(work, {"status": "done", "error": "", **found})
 
     def _fail(self, work: _Work, reason: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -64,6 +65,16 @@ def test_a_bad_volume_does_not_stop_the_others(run: Callable, pipeline: VolumePi
     assert [record.get("volume_ml") for record in records] == [pytest.approx(8.064), None, pytest.approx(8.064)]
     assert mask(pipeline, "a").read_bytes() == mask(pipeline, "c d").read_bytes()
     assert not mask(pipeline, "bad").exists()
+
+
+def test_time_and_memory_of_a_volume_are_what_its_steps_took_and_this_process_held(run: Callable) -> None:
+    for record in run():
+        if record["status"] == "done":
+            assert list(record["timing"]) == ["load", "registration", "network", "write"]
+            assert all(seconds >= 0 for seconds in record["timing"].values())
+            assert record["seconds"] == sum(record["timing"].values())
+            # There is a thread in place of a second process.
+            assert 0 < record["peak_memory_mb"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def test_a_rerun_leaves_what_is_finished_and_tries_failures_again(

@@ -297,7 +297,7 @@ def test_thesis_chapters_take_its_box_without_augmentation_or_validation_share(
         assert type(parser.get_parsed_content("network_def")) is network
 
 
-def test_the_shipped_weights_recipe_sums_dice_per_slice_drops_nothing_and_flips_image_and_label_alike() -> None:
+def test_the_shipped_weights_recipe_sums_dice_per_slice_averages_weights_and_flips_image_and_label_alike() -> None:
     parser = parser_of("train.json", "simulated.json", "cpu.json", "shipped.json")
     loss, network = (parser.get_parsed_content(name) for name in ("loss", "network_def"))
     assert type(loss) is TSRLLoss
@@ -305,6 +305,10 @@ def test_the_shipped_weights_recipe_sums_dice_per_slice_drops_nothing_and_flips_
     assert loss.side is loss.final["final"]
     assert type(network) is TSRLNet
     assert {m.p for m in network.decoder[0].up.modules() if isinstance(m, nn.Dropout)} <= {0.0}
+    average = parser.get_parsed_content("ema")
+    assert average.model is network
+    assert "@ema" in parser["train"]["handlers"]
+    assert parser["train"]["state"]["ema"] == "$@ema.ema_model"  # what is kept, and goes on after a stop
     flip = parser.get_parsed_content("train::augmentation")
     stack = torch.rand(4, 96, 96)
     seen = set()
