@@ -80,15 +80,9 @@ def _as_trained(network: TSRLNet) -> TSRLNet:
     return network
 
 
-@dataclass(frozen=True)
-class _Remembering:
-    """A form of the network in a process that keeps the memory it frees."""
-
-    form: Callable[[TSRLNet], Network]
-
-    def __call__(self, network: TSRLNet) -> Network:
-        keep_freed_memory()
-        return self.form(network)
+def _remembering(network: TSRLNet) -> Network:
+    keep_freed_memory()
+    return inference_form(network)
 
 
 def _compiled(network: TSRLNet) -> Network:
@@ -114,10 +108,10 @@ WAYS: dict[str, tuple[Callable[[TSRLNet], Network], bool]] = {
     "torch, float32, 3D branch as 2D convolutions, as in training": (_as_trained, False),
     "torch, float32, + batch norms folded": (fold_batch_norms, False),
     "torch, float32, + no products with zeros": (inference_form, False),
-    "torch, float32, batch norms folded, + freed memory kept (engine torch)": (_Remembering(fold_batch_norms), False),
+    "torch, float32, + freed memory kept (engine torch)": (_remembering, False),
     "torch, bfloat16, batch norms folded": (fold_batch_norms, True),
     "torch, bfloat16, + no products with zeros": (inference_form, True),
-    "torch, bfloat16, + freed memory kept (engine torch, --amp)": (_Remembering(inference_form), True),
+    "torch, bfloat16, + freed memory kept (engine torch, --amp)": (_remembering, True),
     "torch.compile, bfloat16": (_compiled, True),
     "OpenVINO, float32 (engine openvino)": (partial(_openvino, amp=False), False),
     "OpenVINO, bfloat16, 3D branch as in training": (partial(_openvino_as_trained, amp=True), False),

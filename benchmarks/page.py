@@ -30,9 +30,9 @@ _STARTS = (
 
 _HEAD = """# How long it takes
 
-For whom it matters how many volumes are done by tomorrow. All of it is made by `make bench` on one machine, {machine},
-{cores} cores, {memory:.0f} GB, with {versions}, on {date}; on another machine it is other seconds, and the ratios hold
-better. Not for clinical use.
+For whom it matters how many volumes are done by tomorrow. Measured by `make bench` on one machine: {machine},
+{cores} cores, {memory:.0f} GB, {versions}, {date}.
+On another machine it is other seconds, and the ratios hold better. Not for clinical use.
 
 ## What to plan with
 
@@ -105,9 +105,9 @@ of its own). Mirroring, nnU-Net's default, multiplies its seconds by eight in 3D
 
 ## What did not help
 
-- **The 3D branch as one 2D convolution over all slices**, as in training, with OpenVINO: {dense:.2f} of the time of
-  plain float32 where a convolution for each slice that comes out takes {apart:.2f}. In torch and float32 it is the
-  other way round, {torch_apart:.2f} against {torch_dense:.2f}, so that the engine takes planes with bfloat16 only.
+- **The 3D branch as one 2D convolution over all slices**, as in training, with OpenVINO: {dense:.2f} of the time of plain
+  float32, where a convolution for each slice that comes out takes {apart:.2f}. In torch and float32 they are alike,
+  {torch_dense:.2f} and {torch_apart:.2f}.
 - **torch.compile**: {compiled:.2f}, where torch without it and with the freed memory kept takes {kept:.2f}.
 - **Sharing between the stacks** in which a slice stands: of the first 3D convolution it would save 0.2 of 17.0 10^9
   products. Of the second, 7 pairs of slices would be left of 10, which are 1.0 of 17.0, for sums of 33 MB a slice that

@@ -16,7 +16,7 @@ import torch
 
 from bundle.errors import InputError
 from bundle.files import replacing
-from bundle.networks import SliceStackUNet, fold_batch_norms, inference_form
+from bundle.networks import SliceStackUNet, inference_form
 
 __all__ = ["Engine", "EngineName", "OpenVINOEngine", "TorchEngine", "choose_engine"]
 
@@ -40,21 +40,14 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """torch, on the network with less to compute. It keeps nothing: the weights may change between two volumes.
-
-    Args:
-        amp: whether it will be called under bfloat16 autocast. The 3D branch as planes is faster in that case only.
-    """
+    """torch, on the network's form for inference. It keeps nothing: the weights may change between two volumes."""
 
     name = "torch"
     batch_size: int | None = None
 
-    def __init__(self, amp: bool = False) -> None:
-        self.amp = amp
-
     def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
-        """The network, its batch norms folded."""
-        return inference_form(network) if self.amp else fold_batch_norms(network)
+        """The network with less to compute."""
+        return inference_form(network)
 
 
 class OpenVINOEngine:
@@ -197,7 +190,7 @@ def choose_engine(
     Args:
         name: ``"auto"`` is OpenVINO for a CPU where it is installed, and torch elsewhere; ``"openvino_int8"`` is
             never chosen by it, as its answers differ a little.
-        amp: compute in bfloat16 where the processor has it; torch is told by autocast, too.
+        amp: let OpenVINO compute in bfloat16 where the processor has it; torch is told by autocast.
         device: where the network is; None is not known, for which ``"auto"`` is torch.
         quantization: makes the one for ``"openvino_int8"``.
 
@@ -216,4 +209,4 @@ def choose_engine(
         return OpenVINOEngine(amp, quantization())
     if name == "openvino" or (name == "auto" and on_cpu and find_spec("openvino") is not None):
         return OpenVINOEngine(amp)
-    return TorchEngine(amp)
+    return TorchEngine()
