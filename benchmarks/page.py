@@ -106,8 +106,8 @@ of its own). Mirroring, nnU-Net's default, multiplies its seconds by eight in 3D
 ## What did not help
 
 - **The 3D branch as one 2D convolution over all slices**, as in training, with OpenVINO: {dense:.2f} of the time of
-  plain float32, where a convolution for each slice that comes out takes {apart:.2f}. In torch and float32 they are alike,
-  {torch_dense:.2f} and {torch_apart:.2f}.
+  plain float32, where a convolution for each slice that comes out takes {apart:.2f}. In torch and float32
+  they are alike, {torch_dense:.2f} and {torch_apart:.2f}.
 - **torch.compile**: {compiled:.2f}, where torch without it and with the freed memory kept takes {kept:.2f}.
 - **Sharing between the stacks** in which a slice stands: of the first 3D convolution it would save 0.2 of 17.0 10^9
   products. Of the second, 7 pairs of slices would be left of 10, which are 1.0 of 17.0, for sums of 33 MB a slice that
