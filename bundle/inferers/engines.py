@@ -40,7 +40,10 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """torch, on the network's form for inference. It keeps nothing: the weights may change between two volumes."""
+    """torch, on the network's form for inference. It keeps nothing: the weights may change between two volumes.
+
+    What that form gains is measured on CPUs only, not on CUDA.
+    """
 
     name = "torch"
     batch_size: int | None = None

@@ -50,7 +50,7 @@ class SimulatedQuantization:
     ) -> None:
         if find_spec("nncf") is None:
             raise InputError("NNCF is not installed: pip install -r requirements-openvino.txt, or engine openvino.")
-        if not any("vnni" in str(name) and has for name, has in torch.cpu.get_capabilities().items()):
+        if not any(torch.cpu.get_capabilities().get(name) for name in ("avx512_vnni", "avx_vnni")):
             raise InputError(
                 "This processor has no instructions for eight-bit integers (VNNI), without which they are neither "
                 "fast nor exact: choose openvino."
