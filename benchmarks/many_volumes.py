@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ class Moment(NamedTuple):
         program_mb: resident memory of the program itself; what processes share is counted in parts.
         workers_mb: of its processes together.
         files: that were open in all of them, pipes and sockets among them.
+        processor_seconds: that all of them have used.
     """
 
     seconds: float
@@ -54,6 +55,7 @@ class Moment(NamedTuple):
     program_mb: float
     workers_mb: float
     files: int
+    processor_seconds: float
 
 
 def _write_volumes(folder: Path, count: int) -> None:
@@ -73,27 +75,48 @@ def _coarse_weights(folder: Path) -> Path:
     return weights
 
 
-def _held(pid: int) -> tuple[float, int]:
-    """Resident memory in MB (its proportional set size) and open files of a process; 0 of one that has ended."""
+class _Held(NamedTuple):
+    """What one process holds: megabytes (its proportional set size), open files, processor seconds used."""
+
+    megabytes: float = 0.0
+    files: int = 0
+    processor_seconds: float = 0.0
+
+
+def _held(pid: int) -> _Held:
+    """All 0 for a process that has ended."""
+    process = Path(f"/proc/{pid}")
     with suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = (process / "smaps_rollup").read_text().splitlines()
         kilobytes = int(next(line.split()[1] for line in lines if line.startswith("Pss:")))
-        return kilobytes / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return 0.0, 0
+        ticks = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+        seconds = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        return _Held(kilobytes / 1024, len(list((process / "fd").iterdir())), seconds)
+    return _Held()
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes that a process began, and those that they began."""
+    with suppress(OSError):
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [*children, *chain.from_iterable(map(_descendants, children))]
+    return []
 
 
 def _watch(process: subprocess.Popen, records: Path, count: int) -> Iterator[Moment]:
     """A moment every second until the program ends."""
     start = time.monotonic()
+    used: dict[int, float] = {}
     with tqdm(total=count, desc="volumes") as bar:
         while process.poll() is None:
             volumes = len(list(records.glob("*.json")))
             bar.update(volumes - bar.n)
-            with suppress(OSError):
-                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-                held = [_held(pid) for pid in (process.pid, *map(int, children))]
-                workers_mb, files = sum(mb for mb, _ in held[1:]), sum(open_files for _, open_files in held)
-                yield Moment(time.monotonic() - start, volumes, held[0][0], workers_mb, files)
+            held = {pid: _held(pid) for pid in (process.pid, *_descendants(process.pid))}
+            used |= {pid: its.processor_seconds for pid, its in held.items() if its.processor_seconds}
+            program = held.pop(process.pid)
+            workers_mb = sum(worker.megabytes for worker in held.values())
+            files = program.files + sum(worker.files for worker in held.values())
+            yield Moment(time.monotonic() - start, volumes, program.megabytes, workers_mb, files, sum(used.values()))
             time.sleep(_SECONDS_BETWEEN)
 
 
@@ -126,7 +149,7 @@ def _print_course(moments: list[Moment], count: int) -> None:
     print(f"\n{'volumes':<16}{'program, MB':>12}{'workers, MB':>12}{'open files':>12}{'s a volume':>12}")
     for first, last in ((0.1, 0.2), (0.9, 1.0)):
         part = [moment for moment in moments if first * count <= moment.volumes <= last * count]
-        program, workers, files = (np.mean(values) for values in list(zip(*part, strict=True))[2:])
+        program, workers, files = (np.mean(values) for values in list(zip(*part, strict=True))[2:5])
         pace = (part[-1].seconds - part[0].seconds) / max(part[-1].volumes - part[0].volumes, 1)
         print(f"{first * count:.0f} to {last * count:<9.0f}{program:>12.0f}{workers:>12.0f}{files:>12.1f}{pace:>12.2f}")
 
@@ -138,12 +161,6 @@ def _fit(moments: list[Moment]) -> dict[str, float]:
     slope, begin = np.polyfit(done, seconds, 1)
     off = np.abs(seconds - (slope * done + begin)).max()
     return {"seconds_a_volume": slope, "begin_seconds": begin, "largest_deviation": off / seconds.max()}
-
-
-def _processor_seconds() -> float:
-    """Of all processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def many_volumes(chart: str = "docs/many_volumes.png", count: int = 1000, whole: bool = False) -> None:
@@ -163,19 +180,18 @@ def many_volumes(chart: str = "docs/many_volumes.png", count: int = 1000, whole:
             scans.mkdir()
             _write_volumes(scans, count)
             words.append(f"--weights={_coarse_weights(Path(folder))}")
-        begin, used = time.monotonic(), _processor_seconds()
         process = subprocess.Popen(words, cwd=bundle_root(), stdout=subprocess.PIPE, text=True)
         moments = list(_watch(process, output / "records", count))
         print(process.communicate()[0])
-        busy = (_processor_seconds() - used) / (time.monotonic() - begin) / len(os.sched_getaffinity(0))
     if process.returncode:
         raise SystemExit(f"The batch ended with exit code {process.returncode}.")
     _save_chart(moments, Path(chart))
     _print_course(moments, count)
+    cores = len(os.sched_getaffinity(0))
     found = {
         "count": count,
-        "cores": len(os.sched_getaffinity(0)),
-        "busy": busy,
+        "cores": cores,
+        "busy": moments[-1].processor_seconds / moments[-1].seconds / cores,
         "peak_mb": max(moment.program_mb + moment.workers_mb for moment in moments),
         **_fit(moments),
     }

@@ -259,6 +259,14 @@ def _image_type() -> type[itk.Image]:
     return itk.Image[itk.F, 3]
 
 
+def load_registration() -> None:
+    """Loads what a registration needs, of ITK above all, 700 MB that are otherwise loaded when they are first used."""
+    itk.ImageRegistrationMethodv4[_image_type(), _image_type()]
+    itk.CorrelationImageToImageMetricv4[_image_type(), _image_type()]
+    for spacing_mm in (_SEARCH_MM, _FINE_MM):
+        _fixed(spacing_mm)
+
+
 def _itk(volume: _Volume) -> itk.Image:
     """ITK's image of it; ITK's first axis is the last of a numpy array."""
     image = itk.image_from_array(np.ascontiguousarray(volume.voxels.T.astype(np.float32)))
@@ -509,7 +517,7 @@ class ResampleToAtlasd(MapTransform, InvertibleTransform):
         super().__init__(keys)
         self.affine, self.shape = atlas_grid(spacing_mm)
         self.mode = ensure_tuple_rep(mode, len(self.keys))
-        self.resample = SpatialResample(padding_mode="zeros")
+        self.resample = SpatialResample(padding_mode="zeros", dtype=torch.float32)
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         """The data, resampled."""

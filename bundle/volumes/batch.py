@@ -3,138 +3,28 @@
 from __future__ import annotations
 
 import logging
-import resource
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from bundle.errors import InputError, explain
+from bundle.errors import explain
 from bundle.files import remove_unfinished, write_json
-from bundle.processes import begin_worker
 from bundle.volumes.inputs import VolumeInput
-from bundle.volumes.pipeline import PreparedVolume, VolumePipeline, VolumeResult
+from bundle.volumes.pipeline import VolumePipeline
 from bundle.volumes.records import file_hash, is_finished, read_record, record_path
+from bundle.volumes.workers import Workers, finish, peak_mb, prepare
 
 __all__ = ["VolumeBatch"]
 
 _log = logging.getLogger(__name__)
 _AHEAD = 2  # volumes that are prepared, and as many whose results are written, while the network is busy
-_ATTEMPTS = 3
-
-_pipeline: VolumePipeline
-
-T = TypeVar("T")
-
-
-def _hold(pipeline: VolumePipeline) -> None:
-    global _pipeline
-    _pipeline = pipeline
-    # What nibabel mends in a header it also tells the console, where the progress bar is.
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
-
-
-def _begin(pipeline: VolumePipeline) -> None:
-    _hold(pipeline)
-    begin_worker()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C it ends without a trace
-
-
-@contextmanager
-def _telling(volume: VolumeInput) -> Iterator[None]:
-    """Makes a sentence of what fails where it fails: an error loses its causes on the way from process to process."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:  # whatever a damaged file makes a reader raise
-        raise InputError(explain(volume.file, error)) from None
-
-
-def _prepare(volume: VolumeInput) -> tuple[PreparedVolume, float]:
-    with _telling(volume):
-        return _pipeline.prepare(volume), _peak_mb()
-
-
-def _finish(volume: VolumeInput, prepared: PreparedVolume, logits: torch.Tensor) -> tuple[VolumeResult, float]:
-    with _telling(volume):
-        return _pipeline.finish(volume, prepared, logits), _peak_mb()
-
-
-def _peak_mb() -> float:
-    """Most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes that begin in here do not hear Ctrl-C, on which they would end with a trace, until :func:`_begin`."""
-    if threading.current_thread() is not threading.main_thread():  # elsewhere signals cannot be set
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class _Workers:
-    """Processes that prepare and finish volumes, or one thread for a count of 0; killed ones are replaced."""
-
-    def __init__(self, pipeline: VolumePipeline, count: int) -> None:
-        self.pipeline, self.count = pipeline, count
-        self.pool = self._new()
-
-    def _new(self) -> Executor:
-        if self.count == 0:
-            return ThreadPoolExecutor(1, initializer=_hold, initargs=(self.pipeline,))
-        return ProcessPoolExecutor(self.count, get_context("spawn"), _begin, (self.pipeline,))
-
-    def submit(self, step: Callable[..., T], *inputs: Any) -> Future[T]:
-        """Begins a step, in a new pool where the old one has lost a process."""
-        with _uninterrupted():
-            try:
-                return self.pool.submit(step, *inputs)
-            except BrokenProcessPool:
-                self.pool = self._new()
-                return self.pool.submit(step, *inputs)
-
-    def result(self, future: Future[T], step: Callable[..., T], *inputs: Any) -> T:
-        """What a step gave, which is begun anew when its process was killed.
-
-        Raises:
-            InputError: when it was killed every time.
-        """
-        # A killed process takes along what else is under way in its pool, so the first time says little of this step.
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return future.result()
-            except BrokenProcessPool:
-                future = self.submit(step, *inputs)
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"{inputs[0].file} could not be processed: the process at work on it was killed {_ATTEMPTS} times, "
-                "probably for want of memory."
-            ) from error
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
 
 
 @dataclass
@@ -146,7 +36,7 @@ class _Work:
     future: Future
     inputs: tuple[Any, ...] = ()
     seconds: float = 0.0
-    peak_mb: float = 0.0
+    worker_mb: float = 0.0
 
 
 @dataclass
@@ -192,7 +82,7 @@ class VolumeBatch:
             the records of all volumes, in their order.
         """
         writing: deque[_Work] = deque()
-        with _Workers(self.pipeline, self.workers) as workers, self._bar(volumes) as bar:
+        with Workers(self.pipeline, self.workers) as workers, self._bar(volumes) as bar:
             for work in self._prepared(volumes, workers, bar):
                 if (finishing := self._infer(work, workers)) is not None:
                     writing.append(finishing)
@@ -215,7 +105,7 @@ class VolumeBatch:
     def _bar(self, volumes: Sequence[VolumeInput]) -> tqdm:
         return tqdm(total=len(volumes), desc="volumes", smoothing=0.1, disable=not self.progress)
 
-    def _prepared(self, volumes: Sequence[VolumeInput], workers: _Workers, bar: tqdm) -> Iterator[_Work]:
+    def _prepared(self, volumes: Sequence[VolumeInput], workers: Workers, bar: tqdm) -> Iterator[_Work]:
         """The volumes that are left to do, a few of them under way."""
         ahead: deque[_Work] = deque()
         for volume in volumes:
@@ -224,7 +114,7 @@ class VolumeBatch:
                 bar.update()
                 continue
             self._remove_unfinished(volume)
-            ahead.append(_Work(volume, key, workers.submit(_prepare, volume)))
+            ahead.append(_Work(volume, key, workers.submit(prepare, volume)))
             if len(ahead) > _AHEAD:
                 yield ahead.popleft()
         yield from ahead
@@ -248,10 +138,10 @@ class VolumeBatch:
         for path in set(self.pipeline.paths(volume)) - kept:
             path.unlink(missing_ok=True)
 
-    def _infer(self, work: _Work, workers: _Workers) -> _Work | None:
+    def _infer(self, work: _Work, workers: Workers) -> _Work | None:
         """The network's turn; None for a volume that failed."""
         try:
-            prepared, peak_mb = workers.result(work.future, _prepare, work.volume)
+            prepared, worker_mb = workers.result(work.future, prepare, work.volume)
             start = time.perf_counter()
             logits = self.segment(prepared.image.as_tensor()[None])[0].cpu()
             seconds = time.perf_counter() - start
@@ -259,12 +149,12 @@ class VolumeBatch:
             self._fail(work, explain(work.volume.file, error))
             return None
         inputs = (work.volume, prepared, logits)
-        future = workers.submit(_finish, *inputs)
-        return _Work(work.volume, work.key, future, inputs, seconds, peak_mb)
+        future = workers.submit(finish, *inputs)
+        return _Work(work.volume, work.key, future, inputs, seconds, worker_mb)
 
-    def _finish(self, work: _Work, workers: _Workers) -> None:
+    def _finish(self, work: _Work, workers: Workers) -> None:
         try:
-            result, peak_mb = workers.result(work.future, _finish, *work.inputs)
+            result, worker_mb = workers.result(work.future, finish, *work.inputs)
             self._remove_outdated(work.volume, result.files)
         except OSError as error:
             self._fail(work, f"The results of {work.volume.file} could not be written: {error.strerror or error}.")
@@ -277,8 +167,8 @@ class VolumeBatch:
         load, registration, write = (result.timing[step] for step in ("load", "registration", "write"))
         found["timing"] = {"load": load, "registration": registration, "network": work.seconds, "write": write}
         found["seconds"] = sum(found["timing"].values())
-        worker_mb = max(peak_mb, work.peak_mb) if self.workers else 0.0  # a thread's memory is the program's own
-        found["peak_memory_mb"] = _peak_mb() + worker_mb
+        worker_mb = max(worker_mb, work.worker_mb) if self.workers else 0.0  # a thread's memory is the program's own
+        found["peak_memory_mb"] = peak_mb() + worker_mb
         self._record(work, {"status": "done", "error": "", **found})
 
     def _fail(self, work: _Work, reason: str) -> None:

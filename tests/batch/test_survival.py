@@ -149,9 +149,9 @@ def lasting(output: Path) -> dict[str, object]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process began."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children]
+    """The processes that a process began, and those that they began."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [grandchild for child in children for grandchild in descendants(child)]
 
 
 def test_killed_at_three_random_moments_it_ends_with_the_same_bytes(

@@ -1,0 +1,41 @@
+"""Workers share what they have in memory, and are replaced whatever is killed: one of them, or what they came from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle.volumes.inputs import VolumeInput
+from bundle.volumes.pipeline import VolumePipeline
+from bundle.volumes.workers import Workers, prepare
+from tests.volumes.conftest import WriteHead
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker loads all by itself")
+
+
+def memory_mb(pid: int, kind: str) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024
+
+
+def test_a_worker_has_loaded_nothing_of_its_own(pipeline: VolumePipeline) -> None:
+    with Workers(pipeline, 2) as workers:
+        pid = workers.submit(os.getpid).result()
+        assert memory_mb(pid, "Shared_Dirty") > 400
+        assert memory_mb(pid, "Private_Dirty") < 200
+
+
+@pytest.mark.parametrize("victim", [os.getpid, os.getppid])
+def test_what_is_killed_is_replaced(victim: object, pipeline: VolumePipeline, write_head: WriteHead) -> None:
+    volume = VolumeInput(write_head("a.nii.gz"), "a")
+    with Workers(pipeline, 1) as workers:
+        before = workers.submit(os.getpid).result()
+        os.kill(workers.submit(victim).result(), signal.SIGKILL)  # type: ignore[arg-type]
+        future = workers.submit(prepare, volume)
+        prepared, _ = workers.result(future, prepare, volume)
+        assert prepared.image.shape[0] == 1
+        assert workers.submit(os.getpid).result() != before
