@@ -130,12 +130,12 @@ def _stacks(size: int = 192, count: int = _BATCHES * _BATCH_SIZE) -> torch.Tenso
 
 
 @torch.inference_mode()
-def _measure(name: str, size: int = 192, threads: int = 0) -> Measured:
+def _measure(name: str, size: int = 192, threads: int = 0, slices: int = _BATCHES * _BATCH_SIZE) -> Measured:
     """In a process of its own."""
     if threads:
         torch.set_num_threads(threads)
     make, amp = WAYS[name]
-    stacks = _stacks(size)
+    stacks = _stacks(size, slices)
     batches = stacks.split(_BATCH_SIZE if name.startswith("torch") else len(stacks))
     begin = time.perf_counter()
     compute = make(_network())
@@ -196,7 +196,7 @@ def _medians(found: list[Measured]) -> dict[str, Any]:
 
 
 def engines(output: str = "runs/bench/engines.json", repeats: int = 3) -> None:
-    """Measures the ways, their growth with the size of slices and with threads, and the processor's peak.
+    """Measures the ways, their growth with slices, their size and threads, and the processor's peak.
 
     Args:
         output: the JSON to write.
@@ -205,7 +205,9 @@ def engines(output: str = "runs/bench/engines.json", repeats: int = 3) -> None:
     if find_spec("openvino") is None:
         raise SystemExit("OpenVINO is not installed: pip install -r requirements-openvino.txt.")
     best = "OpenVINO, bfloat16 (engine openvino, --amp)"
-    growth = [(size, 0) for size in (96, 128, 160, 224)] + [(192, 1), (192, 2)]
+    few = _BATCHES * _BATCH_SIZE
+    growth = [(size, 0, few) for size in (96, 128, 160, 224)] + [(192, threads, few) for threads in (1, 2)]
+    growth += [(192, 0, slices) for slices in (48, 96, SLICES)]
     spawn = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as cache,  # so that the first conversion is seen
@@ -216,7 +218,7 @@ def engines(output: str = "runs/bench/engines.json", repeats: int = 3) -> None:
         # Converted and compiled once, apart: a process that has done so computes more slowly than one that reads.
         first = {name: process.submit(_measure, name).result() for name in tqdm(WAYS, desc="the first time")}
         ways: dict[str, list[Measured]] = {name: [] for name in WAYS}
-        grown: dict[tuple[int, int], list[Measured]] = {point: [] for point in growth}
+        grown: dict[tuple[int, int, int], list[Measured]] = {point: [] for point in growth}
         for _ in tqdm(range(repeats), desc="turns"):
             for name, measured in ways.items():
                 measured.append(process.submit(_measure, name).result())
@@ -236,7 +238,10 @@ def engines(output: str = "runs/bench/engines.json", repeats: int = 3) -> None:
             }
             for name, found in ways.items()
         },
-        "growth": [{"size": size, "threads": threads, **_medians(found)} for (size, threads), found in grown.items()],
+        "growth": [
+            {"size": size, "threads": threads, "slices": slices, **_medians(found)}
+            for (size, threads, slices), found in grown.items()
+        ],
     }
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import ctypes
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "return_freed_memory"]
 
 # The numbers of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+
+
+def _set(*settings: tuple[int, int]) -> bool:
+    """glibc's mallopt for each; whether all were taken, which nothing is without glibc."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # no glibc, or no C library to be asked at all (Windows)
+        return False
+    return all(mallopt(*setting) for setting in settings)
 
 
 def keep_freed_memory() -> bool:
@@ -20,9 +29,17 @@ def keep_freed_memory() -> bool:
     Returns:
         whether the allocator took the settings.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # no glibc, or no C library to be asked at all (Windows)
-        return False
     # No tensor gets a mapping of its own, which would go with it; the top of the heap is never given back.
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))
+    return _set((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
+
+
+def return_freed_memory() -> bool:
+    """Lets this process give every array back when it is freed; nothing happens without glibc.
+
+    By default glibc does so with arrays larger than any that was freed before, and up to 32 MiB; the others leave holes
+    in the heap, which grows from volume to volume.
+
+    Returns:
+        whether the allocator took the settings.
+    """
+    return _set((_M_MMAP_THRESHOLD, 1 << 20))

@@ -21,7 +21,7 @@ from bundle import bundle_root
 from bundle.errors import InputError, find_input_error
 from bundle.files import remove_unfinished, write_json
 from bundle.inferers.engines import TorchEngine
-from bundle.memory import keep_freed_memory
+from bundle.memory import keep_freed_memory, return_freed_memory
 from bundle.processes import keep_to_quota
 from bundle.volumes.batch import VolumeBatch
 from bundle.volumes.inputs import VolumeInput, find_volumes
@@ -205,6 +205,8 @@ def run(
     engine = parser.get_parsed_content("inferer").engine
     if isinstance(engine, TorchEngine):
         keep_freed_memory()
+    else:  # it has memory of its own
+        return_freed_memory()
     _begin_output(target, alone=shard is None)
     logging.getLogger("bundle").info("Network: %s", engine.name)
     ready = time.perf_counter()

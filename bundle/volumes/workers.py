@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import signal
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from bundle.errors import InputError, explain
+from bundle.memory import return_freed_memory
 from bundle.processes import begin_worker
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.pipeline import PreparedVolume, VolumePipeline, VolumeResult
@@ -42,6 +44,7 @@ def _hold(pipeline: VolumePipeline) -> None:
 def _begin(pipeline: VolumePipeline) -> None:
     _hold(pipeline)
     begin_worker()
+    return_freed_memory()
     # MONAI inverts what its transforms did in another process only where it takes processes for spawned ones.
     set_start_method("spawn", force=True)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C it ends without a trace
@@ -56,6 +59,8 @@ def _telling(volume: VolumeInput) -> Iterator[None]:
         raise
     except Exception as error:  # whatever a damaged file makes a reader raise
         raise InputError(explain(volume.file, error)) from None
+    finally:
+        gc.collect()  # cycles hold images, 100 MB of them before Python would look
 
 
 def prepare(volume: VolumeInput) -> tuple[PreparedVolume, float]:
