@@ -11,8 +11,8 @@ import pytest
 
 from bundle import memory
 
-# 256 MiB are 65,536 pages of 4 KiB, 4 MiB are 1,024. The settings hold for a whole process, so each case has one of its own; it loads
-# the file alone, because the package would bring torch along.
+# 256 MiB are 65,536 pages of 4 KiB, 4 MiB are 1,024. The settings hold for a whole process, so each case has one of
+# its own; it loads the file alone, because the package would bring torch along.
 FAULTS = """
 import resource, runpy, sys
 assert sys.argv[2] == "as it is" or runpy.run_path(sys.argv[1])[sys.argv[2]]()
