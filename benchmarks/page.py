@@ -30,8 +30,8 @@ _STARTS = (
 
 _HEAD = """# How long it takes
 
-For whom it matters how many volumes are done by tomorrow. Measured by `make bench` on one machine: {machine},
-{cores} cores, {memory:.0f} GB, {versions}, {date}.
+For whom it matters how many volumes are done by tomorrow. Measured by `make bench` on one machine:
+{machine}, {cores} cores, {memory:.0f} GB, {versions}, {date}.
 On another machine it is other seconds, and the ratios hold better. Not for clinical use.
 
 ## What to plan with
@@ -231,9 +231,9 @@ def _others(found: Mapping[str, Any], ours: float) -> str:
 def _many(found: Mapping[str, Any]) -> str:
     return (
         f"{found['count']} heads of 1 mm, registered, the shipped network: {found['cores']} cores were "
-        f"{found['busy']:.0%} busy, the program and its workers held at most {found['peak_mb'] / 1024:.1f} GB. The "
-        f"moments at which volumes were done lie on a line of {found['seconds_a_volume']:.2f} s a volume; the furthest "
-        f"is {found['largest_deviation']:.1%} of the whole time off it."
+        f"{found['busy']:.0%} busy, the program and its workers held at most {found['peak_mb'] / 1024:.1f} GB.\nThe "
+        f"moments at which volumes were done lie on a line of {found['seconds_a_volume']:.2f} s a volume; the "
+        f"furthest\nis {found['largest_deviation']:.1%} of the whole time off it."
     )
 
 
