@@ -31,7 +31,8 @@ _STARTS = (
 _HEAD = """# How long it takes
 
 For whom it matters how many volumes are done by tomorrow. Measured by `make bench` on one machine:
-{machine}, {cores} cores, {memory:.0f} GB, {versions}, {date}.
+{machine}, {cores} cores, {memory:.0f} GB,
+{versions}, {date}.
 On another machine it is other seconds, and the ratios hold better. Not for clinical use.
 
 ## What to plan with

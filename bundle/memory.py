@@ -36,8 +36,8 @@ def keep_freed_memory() -> bool:
 def return_freed_memory() -> bool:
     """Lets this process give every array back when it is freed; nothing happens without glibc.
 
-    By default glibc does so with arrays larger than any that was freed before, and up to 32 MiB; the others leave holes
-    in the heap, which grows from volume to volume.
+    By default glibc does so with arrays of more than 32 MiB, and with smaller ones only as long as none of their size
+    was freed before; the others leave holes in the heap, which grows from volume to volume.
 
     Returns:
         whether the allocator took the settings.

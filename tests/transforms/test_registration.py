@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import Compose, Invertd, LoadImaged, ResizeWithPadOrCropd, SpatialPadd
+from monai.transforms import Compose, Invertd, LoadImaged, ResizeWithPadOrCropd, SpatialPadd, SpatialResample
 from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -208,6 +208,14 @@ def test_only_the_header_changes_and_comes_back_bit_for_bit(template: MetaTensor
     back = place.inverse(moved)
     assert torch.equal(back.affine, before)
     assert back.applied_operations == []
+
+
+def test_single_precision_resamples_like_double(template: MetaTensor) -> None:
+    head = off_grid(template, turned((5.0, -7.0, 3.0), (4, -3, 2)))
+    ours = ResampleToAtlasd("image", 2.0)({"image": head})["image"]
+    affine, shape = atlas_grid(2.0)
+    exact = SpatialResample(padding_mode="zeros")(head, torch.as_tensor(affine), shape)
+    assert float((ours - exact).abs().max()) < 1e-3 * float(template.max())
 
 
 def test_a_prediction_goes_back_through_resampling_and_padding(template: MetaTensor) -> None:
