@@ -1,0 +1,136 @@
+"""Readers of cohorts named as BIDS asks: ``sub-01_ses-1_T1w.nii.gz``."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bundle.data.cohorts.cases import Case, Cohort, image_files, without_testing
+from bundle.data.datalists import stem
+
+__all__ = ["read_atlas_r2", "read_bids"]
+
+_NATIVE = ("T1w", "orig", "native", "individual")
+# What a derivative says of itself, not of the scan it was made from.
+_OF_THE_FILE = ("desc", "label", "space")
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A file's name, taken apart; what has no hyphen and is not the suffix is a word, such as T2w before _mask."""
+
+    path: Path
+    entities: dict[str, str]
+    words: tuple[str, ...]
+    suffix: str
+
+    @property
+    def session(self) -> tuple[str, str | None]:
+        return self.entities["sub"], self.entities.get("ses")
+
+    @property
+    def space(self) -> str | None:
+        space = self.entities.get("space")
+        return None if space in _NATIVE else space
+
+    @property
+    def is_t1w(self) -> bool:
+        return self.suffix == "T1w"
+
+    @property
+    def is_lesion_mask(self) -> bool:
+        """Not one drawn on another sequence: ``sub-01_T2w_desc-lesion_mask.nii.gz``."""
+        named = "lesion" in self.path.name.lower() and self.suffix in ("mask", "roi", "lesion")
+        return named and set(self.words) <= {"T1w", "lesion"}
+
+    @property
+    def order(self) -> tuple:
+        """Native space first, then scans before what was made of them, short names, first runs, high folders."""
+        run = self.entities.get("run", "").zfill(9)
+        made = self.space is not None, "desc" in self.entities
+        return *made, len(self.entities), run, self.path.name, len(self.path.parts), str(self.path)
+
+
+def _scan(path: Path) -> _Scan:
+    *parts, suffix = stem(path).split("_")
+    entities = dict(part.split("-", 1) for part in parts if "-" in part)
+    return _Scan(path, entities, tuple(part for part in parts if "-" not in part), suffix)
+
+
+def _image_of(mask: _Scan, images: Sequence[_Scan]) -> _Scan | None:
+    """The image in the mask's space that contradicts nothing in its name, with most in common; then the first."""
+
+    def shared(image: _Scan) -> list[bool]:
+        keys = mask.entities.keys() & image.entities.keys() - set(_OF_THE_FILE)
+        return [mask.entities[key] == image.entities[key] for key in keys]
+
+    fitting = [image for image in images if image.space == mask.space and all(shared(image))]
+    return min(fitting, key=lambda image: (-len(shared(image)), image.order), default=None)
+
+
+def _case(images: Sequence[_Scan], masks: Sequence[_Scan]) -> Case | str:
+    """The one case of a session that has masks, or why there is none."""
+    paired = [(mask, image) for mask in masks if (image := _image_of(mask, images))]
+    if not paired:
+        return (
+            f"{masks[0].path} has no T1w image: one of the same subject, session and space is expected, "
+            "like sub-01_ses-1_T1w.nii.gz."
+        )
+    first = min((image for _, image in paired), key=lambda image: image.order)
+    own = [mask.path for mask, image in paired if image is first]
+    if len(own) > 1:
+        return f"{first.path} has {len(own)} lesion masks, {' and '.join(map(str, own))}: one is expected."
+    subject, session = first.session
+    name = f"sub-{subject}" + (f"_ses-{session}" if session else "")
+    return Case(name, f"sub-{subject}", first.path, tuple(own), session)
+
+
+def _read_sessions(files: Sequence[Path]) -> tuple[Cohort, list[Path]]:
+    """The case of every session that has a lesion mask, and the first image of every one that has none."""
+    sessions: dict[tuple, tuple[list[_Scan], list[_Scan]]] = defaultdict(lambda: ([], []))
+    for scan in map(_scan, files):
+        if "sub" in scan.entities and (scan.is_t1w or scan.is_lesion_mask):
+            sessions[scan.session][scan.is_lesion_mask].append(scan)
+    cohort, unlabelled = Cohort(), []
+    for images, masks in sessions.values():
+        if masks:
+            cohort.add(_case(images, masks))
+        else:
+            unlabelled.append(min(images, key=lambda image: image.order).path)
+    return cohort, unlabelled
+
+
+def read_bids(root: Path) -> Cohort:
+    """BIDS with lesion masks in ``derivatives/`` or beside the images: one case for each session that has a mask.
+
+    A mask's name contains ``lesion`` and ends in ``_mask``, ``_roi`` or ``_lesion``. It belongs to the T1w image of its
+    subject, session and space whose name contradicts its own in nothing (``run``, ``acq``); of several, to the one with
+    the shortest name, then the first run. Where a session has pairs in several spaces or runs, the native one and the
+    first run are taken. Sessions without a mask, such as controls, are left out.
+    """
+    cohort, unlabelled = _read_sessions(image_files(root))
+    if unlabelled and cohort.cases:
+        names = ", ".join(file.name for file in unlabelled[:3]) + (" ..." if len(unlabelled) > 3 else "")
+        cohort.notes.append(f"left out: sessions without a lesion mask of a T1w image ({len(unlabelled)}): {names}")
+    return cohort
+
+
+def read_atlas_r2(root: Path) -> Cohort:
+    """ATLAS R2.0: ``Training/R001/sub-r001s001/ses-1/anat/``; the site is the subject's, ``R001``.
+
+    Liew et al., Scientific Data 9, 320 (2022): 655 public cases in MNI space, and 300 below ``Testing`` whose masks are
+    not public, which are left out.
+    """
+    files, notes = without_testing(image_files(root), root)
+    cohort, unlabelled = _read_sessions(files)
+    cohort.notes += notes
+    for number, case in enumerate(cohort.cases):
+        site = re.match(r"sub-(r\d+)s", case.subject)
+        cohort.cases[number] = replace(case, site=site[1].upper() if site else None)
+    for image in unlabelled:
+        mask = image.name.replace("_T1w.", "_label-L_desc-T1lesion_mask.")
+        cohort.add(f"{image} has no lesion mask: {mask} is expected beside it.")
+    return cohort

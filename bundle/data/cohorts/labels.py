@@ -1,0 +1,86 @@
+"""One checked label for each case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from bundle.data.cohorts.cases import Case
+from bundle.errors import InputError, check_gzip, explain
+from bundle.files import replacing
+
+__all__ = ["prepare_label"]
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Turns whatever a damaged file makes a reader raise into a sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(explain(file, error)) from error
+
+
+def _open(file: Path) -> Any:
+    """A 3D volume whose file is whole; its voxels are not kept."""
+    with _explained(file):
+        check_gzip(file)
+        volume = nib.load(file)
+        if not file.name.lower().endswith((".gz", ".mgz")):
+            volume.dataobj.get_unscaled()  # mapped, not read: a file that is too short fails here
+    if len(volume.shape) < 3 or volume.shape[3:].count(1) != len(volume.shape[3:]):
+        raise InputError(f"{file} is {volume.shape}: one 3D volume is expected.")
+    return volume
+
+
+def _read_mask(file: Path, image: Any, image_file: Path) -> np.ndarray:
+    """A mask's voxels as they are stored, ``(H, W, D)``, on the grid of its image."""
+    mask = _open(file)
+    if mask.shape[:3] != image.shape[:3]:
+        raise InputError(
+            f"{file} is {mask.shape[:3]} and its image {image_file.name} {image.shape[:3]}: "
+            "they must have the same shape."
+        )
+    if not np.allclose(mask.affine, image.affine, atol=1e-2):
+        raise InputError(f"{file} lies elsewhere than its image {image_file.name}: their affines must be equal.")
+    with _explained(file):
+        return np.asanyarray(mask.dataobj).reshape(image.shape[:3])
+
+
+def prepare_label(case: Case, folder: str | Path) -> tuple[Path, float]:
+    """Unites a case's masks into one label, and checks it and the image.
+
+    Whatever is over 0.5 in any mask is lesion: masks of 0 and 255, or of 0.9999, are met with. A single mask of 0 and 1
+    is the label as it lies; anything else becomes ``folder/<name>.nii.gz``, uint8, 0 and 1, with the image's affine.
+    The image's voxels are decompressed once and not kept; a mask's are read once.
+
+    Args:
+        case: with one mask or more.
+        folder: where a new label goes.
+
+    Returns:
+        The label's file and the volume of the lesion in mL.
+
+    Raises:
+        InputError: when a file is damaged or no 3D volume, a mask is of another shape or place than the image, or no
+            voxel is lesion.
+    """
+    image = _open(case.image)
+    union = np.zeros(image.shape[:3], dtype=bool)
+    for file in case.masks:
+        voxels = _read_mask(file, image, case.image)
+        union |= voxels > 0.5
+    if not union.any():
+        raise InputError(f"{' and '.join(map(str, case.masks))} has no lesion voxel: some over 0.5 are expected.")
+    volume_ml = float(np.count_nonzero(union) * abs(np.linalg.det(image.affine[:3, :3])) / 1000)
+    if len(case.masks) == 1 and np.array_equal(voxels, union):
+        return case.masks[0], volume_ml
+    label = Path(folder).resolve() / f"{case.name}.nii.gz"
+    with replacing(label) as unfinished:
+        nib.save(nib.Nifti1Image(union.astype(np.uint8), image.affine), unfinished)
+    return label, volume_ml
