@@ -1,6 +1,6 @@
 """How two versions of the counting tool ``thop`` count operations, restated; the thesis's FLOPs come from them.
 
-Not a test and not a way to measure work: both versions count a transposed convolution at its output size, which is
+No way to measure work: both versions count a transposed convolution at its output size, which is
 four times what it does at stride 2. ``docs/complexity.md`` has the rules in words.
 """
 
@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +40,8 @@ class Rules:
 THOP_0_0_31 = Rules(bias=1, norm=2, nearest=0, prelu=0, knows_prelu=False)
 THOP_0_1_1 = Rules(bias=0, norm=4, nearest=1, prelu=1, knows_prelu=True)
 
+_BILINEAR = 11  # an output element of any other ``nn.Upsample``, in both
+
 # Kinds of layers with a rule. The tools look a layer up by its exact class; here a subclass counts as its class.
 _KINDS = {
     "convolution": (nn.Conv2d, nn.Conv3d),
@@ -51,7 +54,7 @@ _KINDS = {
 }
 
 
-def _operations(kind: str, layer: nn.Module, given: torch.Tensor, made: torch.Tensor, rules: Rules) -> int:
+def _operations(kind: str, layer: Any, given: torch.Tensor, made: torch.Tensor, rules: Rules) -> int:
     """Operations charged for one call of ``layer``."""
     if kind in ("convolution", "transposed convolution"):
         bias = rules.bias if layer.bias is not None else 0
@@ -63,8 +66,7 @@ def _operations(kind: str, layer: nn.Module, given: torch.Tensor, made: torch.Te
     if kind == "prelu":
         return given.numel() * rules.prelu
     if kind == "upsample":
-        assert layer.mode == "nearest", "only the rule for nearest is restated"
-        return made.numel() * rules.nearest
+        return made.numel() * (rules.nearest if layer.mode == "nearest" else _BILINEAR)
     window = prod(size // cells for size, cells in zip(given.shape[2:], made.shape[2:], strict=True))
     return made.numel() * (window + 1)
 
