@@ -44,6 +44,7 @@ EXPECTED: dict[str, tuple[str, dict[str, Any], type[nn.Module]]] = {
     "table_4_7_reverse_attention": ("train", {"residual": "reverse"}, TSRLLoss),
     "no_residual": ("train", {"residual": None}, TSRLLoss),
     "no_side_supervision": ("train", {}, TSRLLoss),
+    "table_4_5_target_aware": ("d_unet", {}, SupervisedTotalLoss),
     **{f"table_4_6_{loss}": ("train", {}, TSRLLoss) for loss in ("cross_entropy", "dice", "cross_entropy_dice")},
     **{
         f"table_4_6_{loss}_{alpha}": ("train", {}, TSRLLoss)
