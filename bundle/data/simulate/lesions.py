@@ -96,8 +96,10 @@ class LesionMasks:
 def draw_lesion(tissue: np.ndarray, volume_ml: float, rng: np.random.Generator) -> np.ndarray:
     """A procedural lesion: the tissue nearest to a random centre, in a metric stretched and roughened at random.
 
+    It stays in the centre's hemisphere, as a stroke does: an artery supplies one.
+
     Args:
-        tissue: voxels that may be lesion, ``(H, W, D)`` at 1 mm.
+        tissue: voxels that may be lesion, ``(H, W, D)`` at 1 mm; the midline is in the middle of the first axis.
         volume_ml: its volume.
         rng: source of randomness.
 
@@ -106,6 +108,8 @@ def draw_lesion(tissue: np.ndarray, volume_ml: float, rng: np.random.Generator) 
     """
     count = max(round(volume_ml * 1000), 8)
     centre = rng.choice(np.argwhere(tissue))
+    right = np.arange(len(tissue)) > (len(tissue) - 1) / 2
+    tissue = tissue & (right == right[centre[0]])[:, None, None]
     radius = (count * 3 / (4 * np.pi)) ** (1 / 3)
     reach = int(3 * radius) + 6
     window = tuple(slice(max(c - reach, 0), c + reach + 1) for c in centre)

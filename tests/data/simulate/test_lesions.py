@@ -155,6 +155,17 @@ def test_a_procedural_lesion_has_the_volume_asked_for_and_is_in_the_tissue(volum
     assert not any((lesion & ~tissue).any() for lesion in drawn)
 
 
+def test_a_procedural_lesion_stays_in_one_hemisphere() -> None:
+    tissue = np.ones((61, 60, 60), dtype=bool)
+    sides = []
+    for seed in range(12):
+        lesion = draw_lesion(tissue, 30.0, np.random.default_rng(seed))
+        across = lesion.any(axis=(1, 2))
+        sides.append("right" if across[31:].any() else "left")
+        assert not (across[:31].any() and across[31:].any())
+    assert set(sides) == {"left", "right"}
+
+
 # The fit to a head
 
 
