@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fire
-import torch
 from monai.utils import ensure_tuple
 
 from bundle import bundle_root
 from bundle.data import load_datalist
 from bundle.errors import InputError, print_input_errors_as_sentences
-from bundle.files import write_json
+from scripts.runs import is_trained, keep_plan, run
 
 __all__ = ["NETWORKS", "SHIPPED", "Network", "compare"]
 
@@ -43,38 +40,9 @@ SHIPPED = "shipped"
 """The folder of what the weights in models/ do on the same cases; they were trained longer."""
 
 
-def _run(job: str, network: str, *more: str, **options: object) -> None:
-    """``python -m monai.bundle run JOB`` with the network's configs, the common settings and ``more``."""
-    configs = Path(bundle_root()) / "configs"
+def _configs(network: str, *more: str) -> tuple[str, ...]:
     overlays = NETWORKS[network].overlays if network in NETWORKS else ()
-    names = ("train.json", *overlays, "cpu.json", *more)
-    words = [sys.executable, "-m", "monai.bundle", "run", job]
-    words += ["--config_file", str([str(configs / name) for name in names])]
-    for name, value in options.items():
-        words += [f"--{name}", str(value)]
-    code = subprocess.run(words, check=False).returncode
-    if code:
-        raise InputError(f"{job} {network} ended with exit code {code}: the same command goes on from there.")
-
-
-def _is_trained(checkpoint: Path, epochs: int) -> bool:
-    if not checkpoint.exists():
-        return False
-    trainer = torch.load(checkpoint, map_location="cpu", weights_only=True)["trainer"]
-    return bool(trainer["iteration"] >= epochs * trainer["epoch_length"])
-
-
-def _record(output: Path, plan: dict[str, Any]) -> None:
-    """Writes the plan to comparison.json, or checks that it is the one there.
-
-    Raises:
-        InputError: when the comparison was begun with another one.
-    """
-    file = output / "comparison.json"
-    if file.exists() and (begun := json.loads(file.read_text())) != plan:
-        changed = ", ".join(sorted(key for key in plan if begun.get(key) != plan[key]))
-        raise InputError(f"{output} was begun with other {changed}: the networks must have one budget; clear it first.")
-    write_json(plan, file)
+    return ("train.json", *overlays, "cpu.json", *more)
 
 
 def _evaluate(network: str, target: Path, weights: Path, folders: dict[str, str], options: dict[str, Any]) -> None:
@@ -82,7 +50,8 @@ def _evaluate(network: str, target: Path, weights: Path, folders: dict[str, str]
         results = target / network / part
         if not (results / "summary.json").exists():
             paths = {"dataset_dir": folders[part], "output_dir": results, "ckpt_path": weights}
-            _run("evaluating", network, "evaluate.json", **options, **paths, save_masks=part == "test")
+            configs = _configs(network, "evaluate.json")
+            run("evaluating", network, configs, **options, **paths, save_masks=part == "test")
 
 
 def compare(
@@ -119,13 +88,13 @@ def compare(
     target = Path(output).resolve()
     settings = {**common, **options}
     cases = {part: len(load_datalist(folder)) for part, folder in folders.items()}
-    _record(target, {"options": options, "settings": settings, "cases": cases})
+    keep_plan(target / "comparison.json", {"options": options, "settings": settings, "cases": cases})
     for network in chosen:
         trained = target / network / "train"
-        if not _is_trained(trained / "last.pt", settings["epochs"]):
+        if not is_trained(trained / "last.pt", settings["epochs"]):
             started = (trained / "last.pt").exists()
             paths = {"dataset_dir": training, "output_dir": trained, "cache_dir": target / "cache"}
-            _run("training", network, **options, **paths, resume=started)
+            run("training", network, _configs(network), **options, **paths, resume=started)
         _evaluate(network, target, trained / "model.pt", folders, options)
     _evaluate(SHIPPED, target, Path(bundle_root()) / "models" / "model.pt", folders, {})
     print(f"{len(chosen)} networks are in {target}; python -m scripts.results {output} docs writes the page.")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +11,6 @@ from typing import Any, NamedTuple
 import fire
 import nibabel as nib
 import numpy as np
-from scipy import stats
 
 from bundle.data import load_datalist
 from bundle.data.datalists import stem
@@ -23,9 +20,10 @@ from bundle.metrics import SIZE_BINS, Lesion, recall_by_size, summarize
 from bundle.volumes import save_montage
 from scripts.charts import save_dsc_boxes, save_dsc_by_volume, save_recall_pairs, shrink
 from scripts.compare import NETWORKS, SHIPPED, Network
+from scripts.evaluations import Difference, compare_paired, read_cases, read_rows, shown_p
 from scripts.markdown import table
 
-__all__ = ["CLAIMS", "Claim", "Difference", "compare_paired", "results", "verdict"]
+__all__ = ["CLAIMS", "Claim", "results", "verdict"]
 
 _TESTED = {"dsc": "DSC", "recall": "recall", "precision": "precision"}
 _SIGNIFICANT = 0.05
@@ -56,14 +54,6 @@ CLAIMS = (
 )
 
 
-class Difference(NamedTuple):
-    """Mean difference of a metric over the same cases, with the p values of two two-sided paired tests."""
-
-    mean: float
-    wilcoxon_p: float
-    t_p: float
-
-
 @dataclass(frozen=True)
 class Tested:
     """What one network did.
@@ -88,20 +78,6 @@ class Tested:
 # Reading
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as table:
-        return list(csv.DictReader(table))
-
-
-def _cases(file: Path) -> dict[str, dict[str, float]]:
-    """An empty cell is a value that is not defined."""
-    cases = {}
-    for row in _rows(file):
-        name = Path(row.pop("case")).name
-        cases[name] = {key: float(value) if value else math.nan for key, value in row.items()}
-    return dict(sorted(cases.items()))
-
-
 def _read(comparison: Path) -> dict[str, Tested]:
     """What was evaluated on both sets: the shipped weights, and the networks in the order of their list."""
     networks = {}
@@ -110,12 +86,12 @@ def _read(comparison: Path) -> dict[str, Tested]:
         if (test / "summary.json").exists() and (healthy / "summary.json").exists():
             networks[name] = Tested(
                 network.title,
-                _cases(test / "cases.csv"),
+                read_cases(test / "cases.csv"),
                 [
                     Lesion(float(row["size_ml"]), row["found"] == "1", float(row["share"]))
-                    for row in _rows(test / "lesions.csv")
+                    for row in read_rows(test / "lesions.csv")
                 ],
-                [case["volume_ml"] for case in _cases(healthy / "cases.csv").values()],
+                [case["volume_ml"] for case in read_cases(healthy / "cases.csv").values()],
             )
     for name in (SHIPPED, "tsrl_net"):
         if name not in networks:
@@ -129,23 +105,6 @@ def _read(comparison: Path) -> dict[str, Tested]:
 # Statistics
 
 
-def compare_paired(values: Sequence[float], against: Sequence[float]) -> Difference:
-    """Paired tests of a metric over the same cases; p is 1 where no case differs.
-
-    Args:
-        values: of one network.
-        against: of another.
-    """
-    difference = np.subtract(values, against)
-    if not difference.any():
-        return Difference(0.0, 1.0, 1.0)
-    return Difference(
-        float(difference.mean()),
-        float(stats.wilcoxon(difference).pvalue),
-        float(stats.ttest_rel(values, against).pvalue),
-    )
-
-
 def verdict(claimed: float, found: Difference) -> str:
     """Whether a claimed difference held: by the sign of the mean difference, where Wilcoxon's p is below 0.05."""
     if found.wilcoxon_p >= _SIGNIFICANT or found.mean == 0:
@@ -154,10 +113,6 @@ def verdict(claimed: float, found: Difference) -> str:
 
 
 # The page
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _distance(summary: Mapping[str, float], name: str) -> str:
@@ -197,7 +152,7 @@ def _test_table(networks: Mapping[str, Tested]) -> str:
     for network in (network for name, network in networks.items() if name not in (SHIPPED, "tsrl_net")):
         for metric, shown in _TESTED.items():
             found = compare_paired(ours.metric(metric), network.metric(metric))
-            rows.append([network.title, shown, f"{found.mean:+.3f}", _p(found.wilcoxon_p), _p(found.t_p)])
+            rows.append([network.title, shown, f"{found.mean:+.3f}", shown_p(found.wilcoxon_p), shown_p(found.t_p)])
     return table(["TSRL-Net against", "metric", "mean difference", "p, Wilcoxon", "p, t-test"], rows)
 
 
@@ -213,7 +168,7 @@ def _tested_claims(networks: Mapping[str, Tested]) -> Iterator[tuple[Claim, str,
 def _claim_table(networks: Mapping[str, Tested]) -> str:
     rows = []
     for claim, metric, claimed, found in _tested_claims(networks):
-        measured = [f"{found.mean:+.3f}", _p(found.wilcoxon_p)]
+        measured = [f"{found.mean:+.3f}", shown_p(found.wilcoxon_p)]
         rows.append([claim.text, _TESTED[metric], f"{claimed:+.3f}", claim.source, *measured, verdict(claimed, found)])
     header = ["comparison", "metric", "thesis, ATLAS", "its tables", "here, simulated", "p, Wilcoxon", "verdict"]
     return table(header, rows)
@@ -371,7 +326,7 @@ def results(comparison: str, docs: str = "docs", test: str | None = None) -> Non
     source, target = Path(comparison), Path(docs)
     networks = _read(source)
     plan = json.loads((source / "comparison.json").read_text())
-    first = _rows(source / "tsrl_net" / "test" / "cases.csv")[0]["case"]
+    first = read_rows(source / "tsrl_net" / "test" / "cases.csv")[0]["case"]
     target.mkdir(parents=True, exist_ok=True)
     pictures = _save_pictures(networks, source, Path(test) if test else Path(first).parents[1], target)
     write_atomically(_page(networks, plan, pictures), target / "results.md")

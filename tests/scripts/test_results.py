@@ -15,7 +15,8 @@ from PIL import Image
 
 from bundle.errors import InputError
 from scripts.compare import NETWORKS
-from scripts.results import CLAIMS, Difference, compare_paired, results, verdict
+from scripts.evaluations import Difference, compare_paired
+from scripts.results import CLAIMS, results, verdict
 from tests.conftest import ellipsoid
 
 CASES = 6
