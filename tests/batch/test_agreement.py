@@ -48,7 +48,8 @@ def test_registration_is_clearly_better_than_none(agreed: dict[str, dict[str, Ag
     )
     assert registered > unregistered + 0.05
     turned = agreed["rotated_by_15_degrees"]
-    assert turned["registered"].with_native > turned["where it lies"].with_native + 0.1
+    # A turned head's mask is off by less than a third of what it is off by without registration.
+    assert 1 - turned["registered"].with_native < (1 - turned["where it lies"].with_native) / 3
 
 
 @pytest.fixture(scope="module")
