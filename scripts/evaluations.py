@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,10 +30,15 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 
 
 def read_cases(file: Path) -> dict[str, dict[str, float]]:
-    """The metrics of a ``cases.csv`` by the name of the label's file; an empty cell is a value that is not defined."""
+    """The metrics of a ``cases.csv`` by the label's file; an empty cell is a value that is not defined.
+
+    Files are named from the folder that they share: ATLAS has two of one name, in a subject's two sessions.
+    """
+    rows = read_rows(file)
+    shared = os.path.commonpath([Path(row["case"]).parent for row in rows])
     cases = {}
-    for row in read_rows(file):
-        name = Path(row.pop("case")).name
+    for row in rows:
+        name = os.path.relpath(row.pop("case"), shared)
         cases[name] = {key: float(value) if value else math.nan for key, value in row.items()}
     return dict(sorted(cases.items()))
 

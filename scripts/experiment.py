@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def _numbers(table: Table, row: Row, done: Mapping[str, Cases]) -> dict[str, flo
 
 def _page(table: Table, here: Sequence[Mapping[str, float]], cases: int, work: Experiments) -> str:
     note = f"\n{table.note}\n" if table.note else ""
-    settings = {**({"overlays": ",".join(work.overlays)} if work.overlays else {}), **work.options}
-    options = "".join(f" --{name} '{value}'" for name, value in settings.items())
+    settings = {**({"overlays": list(work.overlays)} if work.overlays else {}), **work.options}
+    options = "".join(f' --{name} "{value}"' for name, value in settings.items())
     return f"""# {table.name.replace("_", " ", 1).replace("_", ".").capitalize()}: {table.title}
 
 ```
@@ -61,17 +62,28 @@ def _save_table(table: Table, work: Experiments, runs: Mapping[str, Run]) -> Non
     """Writes <table>.md and .csv of what is there."""
     done = {name: cases for name in table.runs() if (cases := work.cases(name)) is not None}
     here = [_numbers(table, row, done) for row in table.rows]
-    counted = {row.title: work.configs(runs[row.run]) for row in table.rows if row.run}
+    parsers = {row.title: partial(work.parser, runs[row.run]) for row in table.rows if row.run}
     if "parameters" in table.columns:
         for row, numbers in zip(table.rows, here, strict=True):
-            numbers |= parameters_and_flops(counted[row.title])
+            numbers |= parameters_and_flops(parsers[row.title]())
     page = _page(table, here, max((len(cases) for cases in done.values()), default=0), work)
     if "flops" in table.columns:
-        page += f"\n{complexity_table(counted)}"
+        page += f"\n{complexity_table(parsers)}"
     write_atomically(page, work.output / f"{table.name}.md")
     write_atomically(to_csv(table, here), work.output / f"{table.name}.csv")
     left = [name for name in table.runs() if name not in done]
     print(f"{work.output / table.name}.md" + (f", without {', '.join(left)}" if left else ""))
+
+
+def _save_figure(name: str, work: Experiments, runs: Mapping[str, Run], case: str | None) -> None:
+    """Writes <name>.png, where all that it shows is there."""
+    left = [run for run in FIGURES[name].runs if work.cases(run) is None]
+    if left:
+        print(f"{name} waits for {', '.join(left)}.")
+        return
+    path = work.output / f"{name}.png"
+    FIGURES[name].save(Request(work, runs, case, path))
+    print(path)
 
 
 def _share(names: Sequence[str], shard: str | None) -> list[str]:
@@ -110,7 +122,8 @@ def experiment(
         cohort: whose numbers of the thesis stand beside: atlas or isles.
         overlays: configs after each network's own, such as cpu.json for a budget that two cores bear.
         shard: 2/4 trains the second machine's part of four.
-        case: the test case of a figure that shows one, by its label's file name; the one with most lesion by default.
+        case: the test case of a figure that shows one, as the datalist names it, or by its label's file; the one with
+            most lesion by default.
         options: further settings of configs/train.json for all networks, such as --epochs 3.
     """
     runs, tables = load_runs(), load_tables(cohort)
@@ -124,10 +137,8 @@ def experiment(
         work.finish(one, runs[one])
     if name in tables:
         _save_table(tables[name], work, runs)
-    elif all(work.cases(one) is not None for one in needed):
-        path = work.output / f"{name}.png"
-        FIGURES[name].save(Request(work, runs, case, path))
-        print(path)
+    else:
+        _save_figure(name, work, runs, case)
 
 
 if __name__ == "__main__":

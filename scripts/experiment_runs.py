@@ -68,6 +68,10 @@ class Experiments(NamedTuple):
         """What a run is trained with."""
         return ("train.json", *planned.configs, *self.overlays)
 
+    def parser(self, planned: Run) -> ConfigParser:
+        """The same, merged with all settings."""
+        return read_configs(self.configs(planned), **{**planned.options, **self.options})
+
     def folder(self, name: str, datalist: Path) -> Path:
         """Of a run on one datalist."""
         return self.output / name / datalist.stem
@@ -79,7 +83,7 @@ class Experiments(NamedTuple):
             InputError: when one of the processes fails.
         """
         configs, options = self.configs(planned), {**planned.options, **self.options}
-        epochs = read_configs(configs, **options).get_parsed_content("epochs")
+        epochs = self.parser(planned).get_parsed_content("epochs")
         for datalist in self.datalists:
             folder = self.folder(name, datalist)
             options |= {"datalist": datalist, "dataset_dir": datalist.parent}

@@ -21,7 +21,7 @@ from bundle.errors import InputError
 from bundle.metrics import summarize
 from bundle.networks import SliceStackUNet
 from scripts.charts import save_dsc_boxes, save_recall_pairs
-from scripts.experiment_runs import Experiments, read_configs
+from scripts.experiment_runs import Experiments
 from scripts.features import (
     Slice,
     channel_weights,
@@ -70,15 +70,17 @@ def _titles() -> dict[str, str]:
 
 
 def _find(asked: Request) -> tuple[Path, dict[str, Any]]:
-    """A test case by the name of its label's file, and its datalist; the one with most lesion voxels by default."""
-    datalists, case = asked.work.datalists, asked.case
-    items = {Path(item["label"]).name: (file, item) for file in datalists for item in load_datalist(file, "test")}
-    if case is None:
-        return max(items.values(), key=lambda found: int(_voxels(found[1]["label"]).astype(bool).sum()))
-    named = [found for name, found in items.items() if case in (name, stem(name))]
-    if not named:
-        raise InputError(f"{case} is no test case: choose from {', '.join(sorted(map(stem, items)))}.")
-    return named[0]
+    """A test case and its datalist; the one with most lesion voxels where the user names none."""
+    items = {
+        item.get("case") or stem(item["label"]): (file, item)
+        for file in asked.work.datalists
+        for item in load_datalist(file, "test")
+    }
+    if asked.case is None:
+        return max(items.values(), key=lambda found: np.count_nonzero(_voxels(found[1]["label"])))
+    if asked.case not in items:
+        raise InputError(f"{asked.case} is no test case: choose from {', '.join(sorted(items))}.")
+    return items[asked.case]
 
 
 def _voxels(file: str | Path) -> np.ndarray:
@@ -88,8 +90,13 @@ def _voxels(file: str | Path) -> np.ndarray:
 
 def _mask(folder: Path, item: Mapping[str, Any]) -> np.ndarray:
     """What a run found in a test case; where images lie in several folders, so do the masks."""
-    (file,) = (folder / "test" / "masks").rglob(f"{stem(item['image'])}_lesion.nii.gz")
-    return _voxels(file)
+    masks, image = folder / "test" / "masks", Path(item["image"])
+
+    def belongs(mask: Path) -> bool:
+        below = mask.parent.relative_to(masks).parts
+        return not below or image.parent.parts[-len(below) :] == below
+
+    return _voxels(next(filter(belongs, masks.rglob(f"{stem(image)}_lesion.nii.gz"))))
 
 
 def _grid(rows: int, columns: int, size: float = 1.8) -> tuple[Figure, np.ndarray]:
@@ -186,8 +193,7 @@ def _focus(asked: Request) -> None:
 def _inside(asked: Request, name: str) -> tuple[SliceStackUNet, Slice]:
     """A trained network, and the slice of the case as it sees it."""
     datalist, item = _find(asked)
-    run = asked.runs[name]
-    parser = read_configs(asked.work.configs(run), **run.options, **asked.work.options)
+    parser = asked.work.parser(asked.runs[name])
     return load_network(parser, asked.work.folder(name, datalist) / "train" / "model.pt"), read_slice(parser, item)
 
 

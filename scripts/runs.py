@@ -63,6 +63,7 @@ def keep_plan(file: Path, plan: dict[str, Any]) -> None:
     Raises:
         InputError: when the folder was begun with another plan.
     """
+    plan = json.loads(json.dumps(plan))  # as the file has it: no tuples
     if file.exists() and (begun := json.loads(file.read_text())) != plan:
         changed = ", ".join(sorted(key for key in plan if begun.get(key) != plan[key]))
         raise InputError(
