@@ -13,7 +13,7 @@ from monai.utils import ensure_tuple
 from bundle.data import load_datalist
 from bundle.errors import InputError, print_input_errors_as_sentences
 from bundle.files import write_atomically
-from bundle.metrics import summarize
+from bundle.metrics import dsc_by_volume, summarize
 from scripts.complexity import complexity_table, parameters_and_flops
 from scripts.evaluations import compare_paired
 from scripts.experiment_runs import Cases, Experiments, find_datalists
@@ -30,6 +30,7 @@ def _numbers(table: Table, row: Row, done: Mapping[str, Cases]) -> dict[str, flo
         return {}
     cases, other = done[row.run], done.get(table.minus or table.against or row.run, done[row.run])
     numbers = summarize(list(cases.values()))
+    numbers |= {f"dsc_{size}": dsc for size, (dsc, _) in dsc_by_volume(list(cases.values())).items()}
     if other is cases:
         return numbers
     if list(other) != list(cases):
@@ -41,7 +42,16 @@ def _numbers(table: Table, row: Row, done: Mapping[str, Cases]) -> dict[str, flo
     return {**numbers, "p_wilcoxon": tested.wilcoxon_p, "p_t_test": tested.t_p}
 
 
-def _page(table: Table, here: Sequence[Mapping[str, float]], cases: int, work: Experiments) -> str:
+def _told_of_cases(table: Table, cases: Sequence[Mapping[str, float]]) -> str:
+    """What our numbers are of."""
+    if table.is_of_thesis:
+        whose = f"The thesis's numbers are of its cohort, training and cases; ours are of {len(cases)} test cases"
+        return f"{whose}, each network trained once."
+    sizes = ", ".join(f"{count} of {size} mL" for size, (_, count) in dsc_by_volume(cases).items() if count)
+    return f"Of {len(cases)} test cases ({sizes}), each network trained once; the thesis has no such table."
+
+
+def _page(table: Table, here: Sequence[Mapping[str, float]], cases: Cases, work: Experiments) -> str:
     note = f"\n{table.note}\n" if table.note else ""
     settings = {**({"overlays": list(work.overlays)} if work.overlays else {}), **work.options}
     options = "".join(f' --{name} "{value}"' for name, value in settings.items())
@@ -51,7 +61,7 @@ def _page(table: Table, here: Sequence[Mapping[str, float]], cases: int, work: E
 python -m scripts.experiment {table.name} --dataset_dir DATA{options}
 ```
 
-The thesis's numbers are of its cohort, training and cases; ours are of {cases} test cases, each network trained once.
+{_told_of_cases(table, list(cases.values()))}
 p: two-sided paired tests of DSC over the cases, Wilcoxon's and the t-test, which the thesis seems to use.
 {note}
 {to_markdown(table, here)}
@@ -66,7 +76,7 @@ def _save_table(table: Table, work: Experiments, runs: Mapping[str, Run]) -> Non
     if "parameters" in table.columns:
         for row, numbers in zip(table.rows, here, strict=True):
             numbers |= parameters_and_flops(parsers[row.title]())
-    page = _page(table, here, max((len(cases) for cases in done.values()), default=0), work)
+    page = _page(table, here, max(done.values(), key=len, default={}), work)
     if "flops" in table.columns:
         page += f"\n{complexity_table(parsers)}"
     write_atomically(page, work.output / f"{table.name}.md")
@@ -99,6 +109,11 @@ def _share(names: Sequence[str], shard: str | None) -> list[str]:
     return list(names[number - 1 :: count])
 
 
+def _trained(needed: Sequence[str], runs: Mapping[str, Run]) -> list[str]:
+    """The runs that are trained for these: themselves, or those that they average."""
+    return list(dict.fromkeys(part for name in needed for part in runs[name].average or (name,)))
+
+
 def experiment(
     name: str,
     dataset_dir: str,
@@ -116,7 +131,8 @@ def experiment(
     for instance on the other machines of a shard, is left out of the table, and said.
 
     Args:
-        name: table_3_1 to table_3_8, table_4_1 to table_4_7, or a figure: see docs/reproduce.md.
+        name: table_3_1 to table_3_8, table_4_1 to table_4_7, a figure, or what goes beyond the thesis,
+            mixed_granularity and three_planes: see docs/reproduce.md.
         dataset_dir: a datalist or a folder of them, of scripts.prepare; the test cases of folds are pooled.
         output_dir: the folder to write to.
         cohort: whose numbers of the thesis stand beside: atlas or isles.
@@ -133,8 +149,11 @@ def experiment(
     cases = {file.stem: [len(load_datalist(file, part)) for part in ("training", "test")] for file in work.datalists}
     keep_plan(work.output / "experiments.json", {"options": options, "overlays": list(work.overlays), "cases": cases})
     needed = tables[name].runs() if name in tables else list(FIGURES[name].runs)
-    for one in _share(needed, shard):
+    for one in _share(_trained(needed, runs), shard):
         work.finish(one, runs[one])
+    for one in needed:
+        if runs[one].average and shard is None:
+            work.finish_average(one, runs)
     if name in tables:
         _save_table(tables[name], work, runs)
     else:

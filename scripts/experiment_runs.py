@@ -85,15 +85,36 @@ class Experiments(NamedTuple):
         configs, options = self.configs(planned), {**planned.options, **self.options}
         epochs = self.parser(planned).get_parsed_content("epochs")
         for datalist in self.datalists:
-            folder = self.folder(name, datalist)
             options |= {"datalist": datalist, "dataset_dir": datalist.parent}
-            last, weights = folder / "train" / "last.pt", folder / "train" / "model.pt"
+            last = self.folder(name, datalist) / "train" / "last.pt"
             if not is_trained(last, epochs):
                 paths = {"output_dir": last.parent, "cache_dir": self.output / "cache", "resume": last.exists()}
                 run("training", name, configs, **options, **paths)
-            if not (folder / "test" / "summary.json").exists():
-                paths = {"output_dir": folder / "test", "ckpt_path": weights, "save_masks": True}
-                run("evaluating", name, (*configs, "evaluate.json"), **options, **paths)
+            self._test(name, planned, datalist, [last.with_name("model.pt")])
+
+    def finish_average(self, name: str, runs: Mapping[str, Run]) -> None:
+        """Tests what is not yet of networks that are trained, averaged.
+
+        Args:
+            name: of a run with an average.
+            runs: all runs.
+
+        Raises:
+            InputError: when the process fails.
+        """
+        parts = runs[name].average
+        for datalist in self.datalists:
+            weights = [self.folder(part, datalist) / "train" / "model.pt" for part in parts]
+            self._test(name, runs[parts[0]], datalist, weights)
+
+    def _test(self, name: str, planned: Run, datalist: Path, weights: Sequence[Path]) -> None:
+        target = self.folder(name, datalist) / "test"
+        if (target / "summary.json").exists():
+            return
+        options = {**planned.options, **self.options, "datalist": datalist, "dataset_dir": datalist.parent}
+        further = {"further_weights": [str(path) for path in weights[1:]]} if len(weights) > 1 else {}
+        paths = {"output_dir": target, "ckpt_path": weights[0], "save_masks": True, **further}
+        run("evaluating", name, (*self.configs(planned), "evaluate.json"), **options, **paths)
 
     def cases(self, name: str) -> Cases | None:
         """What a run's tests gave; None where one is missing."""

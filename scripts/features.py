@@ -85,7 +85,7 @@ def _of_kind(network: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], 
 def patch_attention(network: SliceStackUNet, stack: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Of each encoder level: the patch scores ``(6, 6)``, and the features before and after, means of the channels."""
     calls = _called(network, _of_kind(network, CoarsePatchAttention), stack)
-    return [(scores[0, 0].numpy(), _mean(given[0]), _mean(after)) for given, (after, scores) in calls]
+    return [(scores[0, 0].numpy(), _mean(given[0]), _mean(after)) for given, (after, [scores]) in calls]
 
 
 def channel_weights(network: SliceStackUNet, stack: torch.Tensor) -> list[np.ndarray]:

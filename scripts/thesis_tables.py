@@ -1,4 +1,4 @@
-"""The thesis's tables: which runs fill them, what it prints in them, and how they look with our numbers beside."""
+"""Tables of experiments: which runs fill them, what the thesis prints in them, and how they look with our numbers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from bundle import bundle_root
 from bundle.errors import InputError
+from bundle.metrics import SIZE_BINS
 from scripts.markdown import table
 
 __all__ = ["Row", "Run", "Table", "load_runs", "load_tables", "to_csv", "to_markdown"]
@@ -31,6 +32,7 @@ _HEADERS = {
     "p_t_test": "p, t-test",
     "parameters": "parameters",
     "flops": "FLOPs",
+    **{f"dsc_{size}": f"DSC, {size} mL" for size in SIZE_BINS},
 }
 
 
@@ -41,10 +43,12 @@ class Run:
     Attributes:
         configs: overlays of ``configs/train.json``.
         options: settings beside them.
+        average: runs whose networks are tested together, their logits averaged; then nothing is trained.
     """
 
-    configs: tuple[str, ...]
+    configs: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    average: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the thesis.
+    """A table of the thesis, or of what its outlook asks for.
 
     Attributes:
-        name: ``"table_3_1"`` and the like.
+        name: ``"table_3_1"`` and the like; ``"mixed_granularity"`` and ``"three_planes"`` are not in the thesis.
         title: what it shows.
-        columns: names of :func:`bundle.metrics.summarize`, or ``"p"``, ``"parameters"`` and ``"flops"``.
+        columns: names of :func:`bundle.metrics.summarize`, or ``"p"``, ``"parameters"``, ``"flops"`` and
+            ``"dsc_<bin>"`` of :func:`bundle.metrics.dsc_by_volume`.
         rows: from the top.
         minus: the run whose metrics the rows' are subtracted from; None where they stand as they are.
         against: the run that ``"p"`` compares DSC with.
@@ -84,6 +89,11 @@ class Table:
     against: str | None = None
     note: str = ""
 
+    @property
+    def is_of_thesis(self) -> bool:
+        """Whether the thesis prints any of it."""
+        return any(not math.isnan(number) for row in self.rows for number in row.thesis)
+
     def runs(self) -> list[str]:
         """The runs that it needs, each once, in the order of the rows."""
         names = [self.minus, self.against, *(row.run for row in self.rows)]
@@ -96,7 +106,10 @@ def _read() -> dict[str, Any]:
 
 def load_runs() -> dict[str, Run]:
     """All runs by name."""
-    return {name: Run(tuple(run["configs"]), run.get("options", {})) for name, run in _read()["runs"].items()}
+    return {
+        name: Run(tuple(run.get("configs", ())), run.get("options", {}), tuple(run.get("average", ())))
+        for name, run in _read()["runs"].items()
+    }
 
 
 def load_tables(cohort: str = "atlas") -> dict[str, Table]:
@@ -113,7 +126,7 @@ def load_tables(cohort: str = "atlas") -> dict[str, Table]:
     tables = {}
     for name, told in _read()["tables"].items():
         rows = [
-            Row(row["row"], row["run"], _numbers(row["thesis"].get(cohort), len(told["columns"])))
+            Row(row["row"], row["run"], _numbers(row.get("thesis", {}).get(cohort), len(told["columns"])))
             for row in told["rows"]
         ]
         more = {key: told[key] for key in ("minus", "against", "note") if key in told}
@@ -147,6 +160,8 @@ def _cells(row: Row, columns: Sequence[str], here: Mapping[str, float]) -> Itera
 def to_markdown(filled: Table, here: Sequence[Mapping[str, float]]) -> str:
     """The table, in which each column stands three times: the thesis's number, ours, and how much ours is above it.
 
+    Ours stand alone in a table that is not the thesis's.
+
     Args:
         filled: the table.
         here: our numbers of each row, by column; ``p_wilcoxon`` and ``p_t_test`` for ``"p"``.
@@ -156,10 +171,13 @@ def to_markdown(filled: Table, here: Sequence[Mapping[str, float]]) -> str:
         line = [row.title]
         for column, printed, number in _cells(row, filled.columns, ours):
             difference = _shown(column, number - printed, sign=True)
-            line += [_shown(column, printed), _shown(column, number), difference]
+            three = [_shown(column, printed), _shown(column, number), difference]
+            line += three if filled.is_of_thesis else three[1:2]
         lines.append(line)
     names = [name for name, _, _ in _cells(filled.rows[0], filled.columns, {})]
-    header = [f"{_HEADERS[name]}, {whose}" for name in names for whose in ("thesis", "here", "difference")]
+    header = [_HEADERS[name] for name in names]
+    if filled.is_of_thesis:
+        header = [f"{name}, {whose}" for name in header for whose in ("thesis", "here", "difference")]
     return table(["method", *header], lines)
 
 

@@ -15,7 +15,7 @@ from bundle.data.simulate import SimulatedCases
 from bundle.data.slice_dataset import SliceDataset, slices_of
 from bundle.errors import InputError
 from bundle.processes import begin_worker
-from bundle.transforms import OFFSETS, StackSlices, VolumePreprocessing, atlas_grid
+from bundle.transforms import OFFSETS, Plane, StackSlices, VolumePreprocessing, atlas_grid
 
 __all__ = ["SimulatedSliceDataset"]
 
@@ -24,12 +24,14 @@ Volume = dict[str, torch.Tensor]
 # What a process of the pool simulates with.
 _cases: SimulatedCases
 _preprocess: Callable[[dict], dict]
-_offsets: Sequence[int]
+_slicing: tuple[Sequence[int], Plane]
 
 
-def _prepare_worker(cases: SimulatedCases, preprocess: Callable[[dict], dict], offsets: Sequence[int]) -> None:
-    global _cases, _preprocess, _offsets
-    _cases, _preprocess, _offsets = cases, preprocess, offsets
+def _prepare_worker(
+    cases: SimulatedCases, preprocess: Callable[[dict], dict], offsets: Sequence[int], plane: Plane
+) -> None:
+    global _cases, _preprocess, _slicing
+    _cases, _preprocess, _slicing = cases, preprocess, (offsets, plane)
     begin_worker()
 
 
@@ -38,7 +40,7 @@ def _simulate(number: int) -> Volume:
     affine = torch.as_tensor(atlas_grid()[0])
     arrays = {"image": case.image, "label": case.label}
     prepared = _preprocess({key: MetaTensor(torch.from_numpy(a)[None], affine=affine) for key, a in arrays.items()})
-    return slices_of(prepared["image"], prepared["label"], _offsets)
+    return slices_of(prepared["image"], prepared["label"], *_slicing)
 
 
 class SimulatedSliceDataset(SliceDataset):
@@ -55,6 +57,7 @@ class SimulatedSliceDataset(SliceDataset):
         offsets: the stack's slices relative to its own.
         workers: processes that simulate.
         progress: show a bar while the first volumes are made.
+        plane: of the slices.
 
     Raises:
         InputError: when the pool is empty, or an epoch would renew more than it.
@@ -71,6 +74,7 @@ class SimulatedSliceDataset(SliceDataset):
         offsets: Sequence[int] = OFFSETS,
         workers: int = 1,
         progress: bool = True,
+        plane: Plane = "axial",
     ) -> None:
         if not 0 <= renewed <= volumes or volumes == 0:
             raise InputError(f"{volumes} simulated volumes, {renewed} renewed: 0 <= renewed <= volumes is needed.")
@@ -78,9 +82,8 @@ class SimulatedSliceDataset(SliceDataset):
         self.renewed = renewed
         self.augment = augment
         self.offsets = StackSlices(offsets).offsets  # checked
-        self.pool = ProcessPoolExecutor(
-            workers, get_context("spawn"), _prepare_worker, (cases, preprocessing.after_registration, self.offsets)
-        )
+        given = (cases, preprocessing.after_registration, self.offsets, plane)
+        self.pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker, given)
         self.coming: list[Future[Volume]] = []
         self.epochs = 0
         first = self._order(0, volumes)

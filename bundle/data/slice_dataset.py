@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from bundle.errors import InputError, explain
 from bundle.files import replacing
-from bundle.transforms.slices import OFFSETS, StackSlices, pad_slices, stack_padded
+from bundle.transforms.slices import OFFSETS, Plane, StackSlices, pad_slices, stack_padded, to_plane
 
 __all__ = ["SliceDataset", "SliceSampler"]
 
 
 class SliceDataset(Dataset):
-    """Every axial slice of every volume is a sample: its stack of slices and its label.
+    """Every slice of every volume is a sample: its stack of slices and its label.
 
     Volumes are preprocessed once and kept as one zero-padded copy, of which the stacks are views.
 
@@ -32,6 +32,7 @@ class SliceDataset(Dataset):
         offsets: the stack's slices relative to its own.
         cache_dir: keep the preprocessed volumes there, memory-mapped, instead of in memory.
         progress: show a bar while the volumes are read.
+        plane: of the slices.
 
     Raises:
         InputError: when there is no case, or a case cannot be read.
@@ -46,6 +47,7 @@ class SliceDataset(Dataset):
         offsets: Sequence[int] = OFFSETS,
         cache_dir: str | Path | None = None,
         progress: bool = True,
+        plane: Plane = "axial",
     ) -> None:
         if not data:
             raise InputError("There is no case to train on: the datalist is empty.")
@@ -53,6 +55,7 @@ class SliceDataset(Dataset):
         self.transform = transform
         self.augment = augment
         self.offsets = StackSlices(offsets).offsets  # checked
+        self.plane = plane
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         bar = tqdm(self.data, desc="reading volumes", disable=not progress)
         self._hold([self._cached(item) for item in bar])
@@ -90,30 +93,33 @@ class SliceDataset(Dataset):
         return volume
 
     def _key(self, item: dict) -> str:
-        """Changes with the files, the transforms and the offsets."""
+        """Changes with the files, the transforms, the offsets and the plane."""
         files = [(str(Path(item[key]).resolve()), Path(item[key]).stat().st_mtime_ns) for key in ("image", "label")]
-        return hashlib.sha256(repr((files, self.transform, self.offsets)).encode()).hexdigest()[:24]
+        return hashlib.sha256(repr((files, self.transform, self.offsets, self.plane)).encode()).hexdigest()[:24]
 
     def _read(self, item: dict) -> dict[str, torch.Tensor]:
         try:
             loaded = self.transform(dict(item))
         except Exception as error:  # whatever a damaged file makes a reader raise
             raise InputError(explain(item["image"], error)) from error
-        return slices_of(loaded["image"], loaded["label"], self.offsets)
+        return slices_of(loaded["image"], loaded["label"], self.offsets, self.plane)
 
 
-def slices_of(image: torch.Tensor, label: torch.Tensor, offsets: Sequence[int]) -> dict[str, torch.Tensor]:
+def slices_of(
+    image: torch.Tensor, label: torch.Tensor, offsets: Sequence[int], plane: Plane = "axial"
+) -> dict[str, torch.Tensor]:
     """A volume as :class:`SliceDataset` holds it.
 
     Args:
         image: ``(1, H, W, D)``.
         label: ``(1, H, W, D)``, over 0 in the lesion.
         offsets: the stack's slices relative to its own.
+        plane: of the slices.
 
     Returns:
         ``image``, padded for the stacks, and ``label`` ``(D, H, W)``, uint8.
     """
-    image, label = (torch.as_tensor(volume)[0] for volume in (image, label))
+    image, label = (to_plane(torch.as_tensor(volume)[0], plane) for volume in (image, label))
     # The plain tensors: MONAI's metadata would be copied with every sample.
     return {
         "image": pad_slices(image.float(), offsets).as_subclass(torch.Tensor),

@@ -1,7 +1,16 @@
 """Ignite handlers: checkpoints, progress, the table of cases."""
 
 from bundle.handlers.case_table import CaseTable
-from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast, read_settings
+from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast, load_further, read_settings
 from bundle.handlers.progress import IterationBar, LossParts
 
-__all__ = ["CaseTable", "IterationBar", "LoadCheckpoint", "LossParts", "SaveBest", "SaveLast", "read_settings"]
+__all__ = [
+    "CaseTable",
+    "IterationBar",
+    "LoadCheckpoint",
+    "LossParts",
+    "SaveBest",
+    "SaveLast",
+    "load_further",
+    "read_settings",
+]

@@ -5,8 +5,9 @@ MONAI's ``CheckpointSaver`` writes in place, so a kill while it writes leaves ha
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from monai.handlers import CheckpointLoader
 
 from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
+from bundle.transforms.slices import Plane
 
-__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "read_settings", "save_atomically"]
+__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "load_further", "read_settings", "save_atomically"]
 
 _SETTINGS = {"box", "offsets", "slice_size", "space", "spacing_mm"}
 _MISSING = "{} does not exist: weights or a checkpoint of an earlier run are expected."
@@ -42,7 +44,7 @@ def read_settings(weights: str) -> dict[str, Any]:
         weights: the weights of :class:`SaveBest`; the settings are beside them, ``model.json`` for ``model.pt``.
 
     Returns:
-        ``space``, ``spacing_mm``, ``box``, ``slice_size`` and ``offsets``.
+        ``space``, ``spacing_mm``, ``box``, ``slice_size``, ``offsets`` and ``plane``, axial where there is none.
 
     Raises:
         InputError: when there are none, or some are missing.
@@ -57,7 +59,7 @@ def read_settings(weights: str) -> dict[str, Any]:
         raise InputError(f"{unusable} is missing or damaged.") from error
     if not isinstance(settings, dict) or not settings.keys() >= _SETTINGS:
         raise InputError(f"{unusable} must hold {', '.join(sorted(_SETTINGS))}.")
-    return settings
+    return {"plane": "axial", **settings}
 
 
 def _is_first_process() -> bool:
@@ -148,5 +150,41 @@ class LoadCheckpoint(CheckpointLoader):
         try:
             super().__call__(engine)
         except Exception as error:  # torch, pickle and zip errors differ from file to file
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise InputError(f"{self.load_path} could not be loaded into this network: {reason}") from error
+            raise _unfit(self.load_path, error) from error
+
+
+def _unfit(path: str, error: Exception) -> InputError:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return InputError(f"{path} could not be loaded into this network: {reason}")
+
+
+def load_further(
+    network: torch.nn.Module, weights: Sequence[str], settings: Mapping[str, Any]
+) -> list[tuple[Plane, torch.nn.Module]]:
+    """Networks to average with another: of other planes, or trained from another seed.
+
+    Args:
+        network: the other one; copies of it take the weights.
+        weights: of each, as :class:`SaveBest` writes them.
+        settings: how the other one's images are prepared, of :func:`read_settings`.
+
+    Returns:
+        the plane of each and the network, in ``eval()``.
+
+    Raises:
+        InputError: when weights are not there, are of another network, or their images were prepared otherwise.
+    """
+    further = []
+    for path in weights:
+        own = read_settings(path)
+        differing = sorted(key for key in _SETTINGS if own[key] != settings[key])
+        if differing:
+            told = ", ".join(f"{key} {own[key]} and not {settings[key]}" for key in differing)
+            raise InputError(f"{path} cannot be averaged with the other weights: it was trained with {told}.")
+        one = copy.deepcopy(network).eval()
+        try:
+            one.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch, pickle and zip errors differ from file to file
+            raise _unfit(path, error) from error
+        further.append((own["plane"], one))
+    return further

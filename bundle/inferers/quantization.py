@@ -16,7 +16,7 @@ from monai.transforms import Compose
 from bundle.errors import InputError
 from bundle.transforms.preprocessing import VolumePreprocessing
 from bundle.transforms.registration import TEMPLATE, atlas_grid
-from bundle.transforms.slices import OFFSETS, StackSlices, pad_slices, stack_padded
+from bundle.transforms.slices import OFFSETS, Plane, StackSlices, pad_slices, stack_padded, to_plane
 
 __all__ = ["SimulatedQuantization"]
 
@@ -40,13 +40,19 @@ class SimulatedQuantization:
         offsets: the stack's slices relative to its own.
         volumes: how many are simulated, in the MNI template; the same each time.
         slices: how many stacks of each are taken, evenly.
+        plane: of the slices.
 
     Raises:
         InputError: when NNCF is not installed, or the processor is slow with integers.
     """
 
     def __init__(
-        self, preprocessing: VolumePreprocessing, offsets: Sequence[int] = OFFSETS, volumes: int = 12, slices: int = 10
+        self,
+        preprocessing: VolumePreprocessing,
+        offsets: Sequence[int] = OFFSETS,
+        volumes: int = 12,
+        slices: int = 10,
+        plane: Plane = "axial",
     ) -> None:
         if find_spec("nncf") is None:
             raise InputError("NNCF is not installed: pip install -r requirements-openvino.txt, or engine openvino.")
@@ -58,6 +64,7 @@ class SimulatedQuantization:
         self.preprocessing = preprocessing
         self.offsets = StackSlices(offsets).offsets  # checked
         self.volumes, self.slices = volumes, slices
+        self.plane = plane
 
     def __call__(self, model: Any) -> Any:
         """A float32 ``openvino.Model`` to another one, for inputs ``(1, S, H, W)``."""
@@ -92,12 +99,13 @@ class SimulatedQuantization:
         chosen = []
         for case in SimulatedCases([load_head(str(TEMPLATE))], None, self.volumes):
             volume = MetaTensor(torch.from_numpy(case.image)[None], affine=affine)
-            padded = pad_slices(prepare({"image": volume})["image"][0].as_tensor(), self.offsets)
+            prepared = prepare({"image": volume})["image"][0].as_tensor()
+            padded = pad_slices(to_plane(prepared, self.plane), self.offsets)
             stacks = stack_padded(padded, self.offsets)
             chosen.append(stacks[torch.linspace(0, len(stacks) - 1, self.slices).long()])
         return torch.cat(chosen)
 
     def __repr__(self) -> str:
         """Equal settings, equal text: the cache of quantized networks rests on it."""
-        settings = f"{self.offsets}, {self.volumes}, {self.slices}, {_LEFT_IN_FLOAT}, {_SMOOTHING}"
+        settings = f"{self.offsets}, {self.plane}, {self.volumes}, {self.slices}, {_LEFT_IN_FLOAT}, {_SMOOTHING}"
         return f"SimulatedQuantization({self.preprocessing!r}, {settings}, NNCF {version('nncf')})"

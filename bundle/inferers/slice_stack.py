@@ -11,11 +11,11 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_dst_type
 from tqdm import tqdm
 
-from bundle.inferers.engines import EngineName, choose_engine
+from bundle.inferers.engines import Engine, EngineName, choose_engine
 from bundle.inferers.quantization import SimulatedQuantization
 from bundle.networks import SliceStackUNet
 from bundle.transforms.preprocessing import VolumePreprocessing
-from bundle.transforms.slices import OFFSETS, StackSlices, pad_slices, stack_padded
+from bundle.transforms.slices import OFFSETS, Plane, StackSlices, from_plane, pad_slices, stack_padded, to_plane
 
 __all__ = ["AutocastInferer", "SliceStackInferer"]
 
@@ -50,7 +50,7 @@ class AutocastInferer(SimpleInferer):
 
 
 class SliceStackInferer(Inferer):
-    """A 2.5D network over a volume: every axial slice with its neighbours, in batches of slices.
+    """A 2.5D network over a volume: every slice with its neighbours, in batches of slices.
 
     To every tool that calls it the network looks like a 3D one: ``(B, 1, H, W, D)`` in, ``(B, out, H, W, D)`` out.
     Stacks in which no voxel is inside the head (that is, not 0) are not computed one by one: all of them get the
@@ -59,9 +59,9 @@ class SliceStackInferer(Inferer):
     Args:
         batch_size: slices in a batch, where the engine does not want more.
         offsets: the stack's slices relative to its own.
-        flips: test-time augmentation: in-plane axes to flip for each further pass, 0 left-right, 1 front-back; the
-            logits of all passes are averaged. ``[[0]]`` is one more pass, mirrored. Slices are never flipped: that
-            would turn the stack's order around.
+        flips: test-time augmentation: in-plane axes to flip for each further pass, of axial slices 0 left-right, 1
+            front-back; the logits of all passes are averaged. ``[[0]]`` is one more pass, mirrored. Slices are never
+            flipped: that would turn the stack's order around.
         device: where the network is; the input's device if None. The volume and the output stay where the input is.
         amp: run the network under bfloat16 autocast where the device has it.
         progress: show a bar over the slices.
@@ -69,6 +69,9 @@ class SliceStackInferer(Inferer):
             ``"openvino_int8"`` or ``"auto"``, see :func:`bundle.inferers.engines.choose_engine`. Other networks are
             called as they are.
         preprocessing: of the volumes, which ``"openvino_int8"`` is calibrated with.
+        plane: of the slices that the network is for.
+        further: networks whose logits are averaged with the network's, each with its plane: three planes see a volume
+            from three sides. Each of them takes as long again.
 
     Raises:
         ValueError: when an argument is out of its range.
@@ -90,6 +93,8 @@ class SliceStackInferer(Inferer):
         progress: bool = False,
         engine: EngineName = "torch",
         preprocessing: VolumePreprocessing | None = None,
+        plane: Plane = "axial",
+        further: Sequence[tuple[Plane, torch.nn.Module]] = (),
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -102,8 +107,21 @@ class SliceStackInferer(Inferer):
         self.device = None if device is None else torch.device(device)
         self.amp = amp
         self.progress = progress
-        quantization = None if preprocessing is None else partial(SimulatedQuantization, preprocessing, self.offsets)
-        self.engine = choose_engine(engine, amp, self.device, quantization)
+        self.plane = plane
+        self.further = tuple(further)
+
+        # One engine for each network: each keeps the network that it converted last.
+        self.engine, *self.further_engines = (
+            choose_engine(engine, amp, self.device, self._quantization(preprocessing, each))
+            for each in (plane, *(each for each, _ in further))
+        )
+
+    def _quantization(
+        self, preprocessing: VolumePreprocessing | None, plane: Plane
+    ) -> Callable[[], SimulatedQuantization] | None:
+        if preprocessing is None:
+            return None
+        return partial(SimulatedQuantization, preprocessing, self.offsets, plane=plane)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -123,13 +141,31 @@ class SliceStackInferer(Inferer):
         """
         if inputs.dim() != 5 or inputs.shape[1] != 1:
             raise ValueError(f"The input must be (B, 1, H, W, D), got {list(inputs.shape)}.")
+        volumes = inputs.as_subclass(torch.Tensor)
+        passes = [self._pass(volumes, self.plane, network, self.engine, *args, **kwargs)]
+        for (plane, other), engine in zip(self.further, self.further_engines, strict=True):
+            passes.append(self._pass(volumes, plane, other, engine, *args, **kwargs))
+        return convert_to_dst_type(torch.stack(passes).mean(dim=0), inputs, dtype=inputs.dtype)[0]
+
+    def _pass(
+        self,
+        volumes: torch.Tensor,
+        plane: Plane,
+        network: Callable[..., torch.Tensor],
+        engine: Engine,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Logits of one network, ``(B, out, H, W, D)``."""
         batch_size = self.batch_size
         if isinstance(network, SliceStackUNet) and not network.training:
             # Each time anew, as the weights of a network in training change; next to a volume it is nothing.
-            network, batch_size = self.engine(network), self.engine.batch_size or self.batch_size
-        volumes = inputs.as_subclass(torch.Tensor)
-        logits = torch.stack([self._infer(volume[0], batch_size, network, *args, **kwargs) for volume in volumes])
-        return convert_to_dst_type(logits, inputs, dtype=inputs.dtype)[0]
+            network, batch_size = engine(network), engine.batch_size or self.batch_size
+        found = []
+        for volume in volumes:
+            logits = self._infer(to_plane(volume[0], plane), batch_size, network, *args, **kwargs)
+            found.append(from_plane(logits, plane, volume.shape[-1]))
+        return torch.stack(found)
 
     def _infer(
         self, volume: torch.Tensor, batch_size: int, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any

@@ -12,7 +12,7 @@ __all__ = ["PatchPriorLoss"]
 
 
 class PatchPriorLoss(_Loss):
-    """Cross entropy of patch scores against the prior map, summed over the encoder levels (eq. 3.15).
+    """Cross entropy of patch scores against the prior map, summed over the encoder levels (eq. 3.15) and their grids.
 
     The prior map is 1 where a patch of the ground truth holds any lesion: its max-pool to the scores' grid.
     """
@@ -23,17 +23,19 @@ class PatchPriorLoss(_Loss):
     def forward(self, input: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            input: scores of each level, ``(B, 1, grid, grid)``, 0..1.
+            input: scores of each level and grid, ``(B, 1, grid, grid)``, 0..1.
             target: lesion mask of 0 and 1, ``(B, C, H, W)``; a patch counts when any channel holds lesion.
 
         Returns:
-            a scalar, the sum of the levels' means.
+            a scalar, the sum of the maps' means.
 
         Raises:
             ValueError: when there are no scores.
         """
         if not input:
             raise ValueError("There are no patch scores: the network has no patch attention or is not in train().")
-        prior = F.adaptive_max_pool2d(target.float().amax(dim=1, keepdim=True), input[0].shape[-2:])
-        with torch.autocast(prior.device.type, enabled=False):
-            return torch.stack([F.binary_cross_entropy(scores.float(), prior) for scores in input]).sum()
+        lesion = target.float().amax(dim=1, keepdim=True)
+        priors = {size: F.adaptive_max_pool2d(lesion, size) for size in {scores.shape[-2:] for scores in input}}
+        with torch.autocast(lesion.device.type, enabled=False):
+            each = [F.binary_cross_entropy(scores.float(), priors[scores.shape[-2:]]) for scores in input]
+            return torch.stack(each).sum()

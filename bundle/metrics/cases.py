@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
-from bundle.metrics.lesions import lesion_f1
+from bundle.metrics.lesions import SIZE_BINS, lesion_f1, size_bin
 
-__all__ = ["CASE_METRICS", "case_metrics", "summarize"]
+__all__ = ["CASE_METRICS", "case_metrics", "dsc_by_volume", "summarize"]
 
 CASE_METRICS = (
     "dsc",
@@ -104,3 +104,18 @@ def summarize(cases: Sequence[Mapping[str, float]]) -> dict[str, float]:
     tp, fp, fn = (sum(case[name] for case in cases) for name in ("tp", "fp", "fn"))
     summary["dsc_global"] = _ratio(2 * tp, 2 * tp + fp + fn, tp + fp + fn == 0)
     return summary
+
+
+def dsc_by_volume(cases: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, int]]:
+    """Mean DSC of the cases of similar lesion volume, and how many there are, by the bins of :data:`SIZE_BINS`.
+
+    Args:
+        cases: of :func:`case_metrics`.
+
+    Returns:
+        NaN and 0 for a bin without cases.
+    """
+    values: dict[str, list[float]] = {name: [] for name in SIZE_BINS}
+    for case in cases:
+        values[size_bin(case["true_volume_ml"])].append(case["dsc"])
+    return {name: (float(np.mean(dsc)) if dsc else float("nan"), len(dsc)) for name, dsc in values.items()}

@@ -14,14 +14,14 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-__all__ = ["SIZE_BINS", "Lesion", "lesion_f1", "recall_by_size", "true_lesions"]
+__all__ = ["SIZE_BINS", "Lesion", "lesion_f1", "recall_by_size", "size_bin", "true_lesions"]
 
 _NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 _MATCHING_IOU = 0.25
 
 _SIZE_EDGES_ML = (0.1, 1.0, 10.0, 50.0)
 SIZE_BINS = ("<0.1", "0.1-1", "1-10", "10-50", ">=50")
-"""Lesion sizes in mL for recall by size; a bin holds its lower limit and not its upper one."""
+"""Volumes in mL, of lesions or of cases; a bin holds its lower limit and not its upper one."""
 
 
 class Lesion(NamedTuple):
@@ -117,11 +117,16 @@ def true_lesions(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[f
     ]
 
 
+def size_bin(volume_ml: float) -> str:
+    """Which of :data:`SIZE_BINS` a volume is in."""
+    return SIZE_BINS[int(np.digitize(volume_ml, _SIZE_EDGES_ML))]
+
+
 def recall_by_size(lesions: Iterable[Lesion]) -> dict[str, tuple[int, int]]:
     """How many lesions were found and how many there are, by the size bins of :data:`SIZE_BINS`."""
     counts = {name: [0, 0] for name in SIZE_BINS}
     for lesion in lesions:
-        count = counts[SIZE_BINS[int(np.digitize(lesion.size_ml, _SIZE_EDGES_ML))]]
+        count = counts[size_bin(lesion.size_ml)]
         count[0] += lesion.found
         count[1] += 1
     return {name: (found, total) for name, (found, total) in counts.items()}

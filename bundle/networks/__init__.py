@@ -1,6 +1,6 @@
 """Networks: one slice stack U-Net assembled from parts, and its three named settings."""
 
-from bundle.networks.attention import CoarsePatchAttention, PixelAttention
+from bundle.networks.attention import CoarsePatchAttention, MixedPatchAttention, PixelAttention
 from bundle.networks.blocks import ConvBlock, MultiScaleConvolution
 from bundle.networks.folding import fold_batch_norms, inference_form
 from bundle.networks.fusion import (
@@ -23,6 +23,7 @@ __all__ = [
     "ConvBlock",
     "CrossDimensionFusion",
     "DUNet",
+    "MixedPatchAttention",
     "MultiScaleConvolution",
     "NetworkOutput",
     "PixelAttention",

@@ -1,12 +1,14 @@
-"""Spatial attention: each gives a map in 0..1 and puts it on the features as ``map * features + features``."""
+"""Spatial attention: each gives maps in 0..1 and puts them on the features as ``map * features + features``."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["CoarsePatchAttention", "PixelAttention"]
+__all__ = ["CoarsePatchAttention", "MixedPatchAttention", "PixelAttention"]
 
 
 class CoarsePatchAttention(nn.Module):
@@ -29,19 +31,48 @@ class CoarsePatchAttention(nn.Module):
             nn.Linear(patches, patches // 2, bias=False), nn.PReLU(), nn.Linear(patches // 2, patches, bias=False)
         )
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """
         Args:
             x: features ``(B, C, H, W)``.
 
         Returns:
-            the features under attention ``(B, C, H, W)`` and the patch scores ``(B, 1, grid, grid)``, float32, 0..1.
+            the features under attention ``(B, C, H, W)`` and the patch scores, one ``(B, 1, grid, grid)``, float32,
+            0..1.
         """
         descriptor = self.pool(x.mean(dim=1, keepdim=True)).flatten(1)
         # float32 before the sigmoid: in bfloat16 a score would round to exactly 0 or 1 and lose its gradient.
         scores = torch.sigmoid(self.relate(descriptor).float()).view(-1, 1, self.grid, self.grid)
         attention = F.interpolate(scores, size=x.shape[-2:], mode="nearest").to(x.dtype)
-        return attention * x + x, scores
+        return attention * x + x, [scores]
+
+
+class MixedPatchAttention(nn.Module):
+    """CPA of mixed granularity, several grids at one level: the mean of their maps (the thesis's outlook).
+
+    Args:
+        grids: patches along each side, of each.
+    """
+
+    def __init__(self, grids: Sequence[int]) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList(CoarsePatchAttention(grid) for grid in grids)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """
+        Args:
+            x: features ``(B, C, H, W)``.
+
+        Returns:
+            the features under attention ``(B, C, H, W)`` and the patch scores of each grid, ``(B, 1, grid, grid)``.
+        """
+        attended = torch.zeros_like(x)
+        scores: list[torch.Tensor] = []
+        for attention in self.attentions:
+            features, score = attention(x)
+            attended = attended + features
+            scores += score
+        return attended / len(self.attentions), scores
 
 
 class PixelAttention(nn.Module):
@@ -57,7 +88,7 @@ class PixelAttention(nn.Module):
         super().__init__()
         self.score = nn.Conv2d(channels, 1, kernel_size=1)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(B, C, H, W)`` to the features under attention, of the same shape, and the scores ``(B, 1, H, W)``."""
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """``(B, C, H, W)`` to the features under attention, of the same shape, and the scores, one ``(B, 1, H, W)``."""
         scores = torch.sigmoid(self.score(x))
-        return scores * x + x, scores
+        return scores * x + x, [scores]

@@ -14,7 +14,7 @@ from monai.utils import look_up_option
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.networks.attention import CoarsePatchAttention, PixelAttention
+from bundle.networks.attention import CoarsePatchAttention, MixedPatchAttention, PixelAttention
 from bundle.networks.blocks import ConvBlock, MultiScaleConvolution
 from bundle.networks.fusion import AddFusion, ConcatenateFusion, CrossDimensionFusion, SqueezeExcitationFusion
 from bundle.networks.residual import CoarseResidual, ReverseAttention
@@ -26,6 +26,8 @@ Fusion = Literal["cff", "cff_concatenate", "squeeze_excitation", "add", "concate
 FusionModule = AddFusion | ConcatenateFusion | CrossDimensionFusion | SqueezeExcitationFusion
 Residual = Literal["coarse", "reverse"]
 
+_LEVELS = 5
+
 
 class NetworkOutput(NamedTuple):
     """What a network gives in training.
@@ -33,8 +35,8 @@ class NetworkOutput(NamedTuple):
     Attributes:
         logits: of the stack's own slice, ``(B, out_channels, H, W)``.
         side_logits: of the decoder levels, from the deepest (1/8) to the finest (1/1); empty without side outputs.
-        patch_scores: of the encoder levels, from the finest to the deepest, each ``(B, 1, 6, 6)`` in 0..1; empty
-            without patch attention.
+        patch_scores: of the encoder levels, from the finest to the deepest, each ``(B, 1, 6, 6)`` in 0..1, or of
+            another grid; one for each grid where a level has several; empty without patch attention.
     """
 
     logits: torch.Tensor
@@ -50,7 +52,7 @@ class Settings(TypedDict, total=False):
     features: Sequence[int]
     dropout: float
     attention: Attention | None
-    patch_grid: int
+    patch_grid: int | Sequence[int | Sequence[int]]
     fusion: Fusion
     fusion_reduction: int
     upsampling_kernels: Sequence[int]
@@ -79,27 +81,35 @@ def _upsampling(in_channels: int, channels: int, kernels: Sequence[int], dropout
     )
 
 
+def _grids(patch_grid: int | Sequence[int | Sequence[int]]) -> list[tuple[int, ...]]:
+    """Of the patch attention, for each level from the finest to the deepest."""
+    levels = [patch_grid] * _LEVELS if isinstance(patch_grid, int) else patch_grid
+    return [(grids,) if isinstance(grids, int) else tuple(grids) for grids in levels]
+
+
+def _attention(name: Attention | None, channels: int, grids: Sequence[int]) -> nn.Module | None:
+    if name == "patch":
+        return CoarsePatchAttention(grids[0]) if len(grids) == 1 else MixedPatchAttention(grids)
+    return PixelAttention(channels) if name == "pixel" else None
+
+
 class EncoderLevel(nn.Module):
     """ConvBlock, optional multi-scale block, optional attention; gives the features and the attention's scores."""
 
-    def __init__(self, in_channels: int, channels: int, settings: Settings) -> None:
+    def __init__(self, in_channels: int, channels: int, grids: Sequence[int], settings: Settings) -> None:
         super().__init__()
         self.conv = ConvBlock(2, in_channels, channels)
         kernels = settings["encoder_kernels"]
         self.multi_scale = MultiScaleConvolution(channels, kernels, settings["dropout"]) if kernels else nn.Identity()
-        self.attention: nn.Module | None = None
-        if settings["attention"] == "patch":
-            self.attention = CoarsePatchAttention(settings["patch_grid"])
-        elif settings["attention"] == "pixel":
-            self.attention = PixelAttention(channels)
+        self.attention = _attention(settings["attention"], channels, grids)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(B, in_channels, H, W)`` to ``(B, channels, H, W)`` and the scores (an empty tensor without attention)."""
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """``(B, in_channels, H, W)`` to ``(B, channels, H, W)`` and the attention's scores, none without attention."""
         x = self.multi_scale(self.conv(x))
-        if self.attention is None:
-            return x, x.new_empty(0)
-        attended: tuple[torch.Tensor, torch.Tensor] = self.attention(x)
-        return attended
+        scores: list[torch.Tensor] = []
+        if self.attention is not None:
+            x, scores = self.attention(x)
+        return x, scores
 
 
 class DecoderLevel(nn.Module):
@@ -180,7 +190,9 @@ class SliceStackUNet(nn.Module):
         features: widths of the five scales 1, 1/2, 1/4, 1/8, 1/16; the 3D branch takes the first three.
         dropout: probability of dropout behind each branch of a multi-scale block.
         attention: ``"patch"`` (CPA), ``"pixel"`` (fine attention) or None.
-        patch_grid: patches along each side of the patch attention.
+        patch_grid: patches along each side of the patch attention: one number for all levels, or one for each, from
+            the finest to the deepest, where several stand for several grids at that level, such as
+            ``(12, 12, 12, 6, (3, 6))``. CRL looks at the deepest level's last.
         fusion: how the 3D branch joins the encoder: ``"cff"``, ``"cff_concatenate"``, ``"squeeze_excitation"``,
             ``"add"`` or ``"concatenate"``.
         fusion_reduction: R of CFF.
@@ -203,7 +215,7 @@ class SliceStackUNet(nn.Module):
         features: Sequence[int] = (32, 64, 128, 256, 512),
         dropout: float = 0.1,
         attention: Attention | None = None,
-        patch_grid: int = 6,
+        patch_grid: int | Sequence[int | Sequence[int]] = 6,
         fusion: Fusion = "squeeze_excitation",
         fusion_reduction: int = 8,
         upsampling_kernels: Sequence[int] = (),
@@ -231,7 +243,9 @@ class SliceStackUNet(nn.Module):
         _check(settings)
         self.in_channels = in_channels
         self.divisor = 16  # four poolings
-        self.min_size = self.divisor * patch_grid  # a pixel for each patch at the deepest scale
+        grids = _grids(patch_grid)
+        # A pixel for each patch at every scale, and for all poolings.
+        self.min_size = max(max(of_level) * 2**level for level, of_level in enumerate(grids))
         self.patch_attention = attention == "patch"
         self.side_outputs = side_outputs
 
@@ -242,7 +256,8 @@ class SliceStackUNet(nn.Module):
         self.fuse_half, self.fuse_quarter = fuse_half, fuse_quarter
         joined = [f[0], fuse_half.out_channels, fuse_quarter.out_channels, f[3], f[4]]
         self.encoder = nn.ModuleList(
-            EncoderLevel(i, o, settings) for i, o in zip([in_channels, *joined[:4]], f, strict=True)
+            EncoderLevel(i, o, of_level, settings)
+            for i, o, of_level in zip([in_channels, *joined[:4]], f, grids, strict=True)
         )
         self.decoder = nn.ModuleList(DecoderLevel(f[i + 1], joined[i], f[i], settings) for i in (3, 2, 1, 0))
         self.head = nn.Conv2d(f[0], out_channels, kernel_size=1)
@@ -266,7 +281,7 @@ class SliceStackUNet(nn.Module):
         volumes: list[torch.Tensor] = self.volume_levels(x)
         skips: list[torch.Tensor] = []
         patch_scores: list[torch.Tensor] = []
-        scores = x
+        attention = x
         for level, encode in enumerate(self.encoder):
             x, scores = encode(F.max_pool2d(x, 2) if level > 0 else x)
             if level == 1:
@@ -274,12 +289,14 @@ class SliceStackUNet(nn.Module):
             elif level == 2:
                 x = self.fuse_quarter(volumes[1], x)
             skips.append(x)
+            if len(scores) > 0:
+                attention = scores[-1]
             if self.patch_attention:
-                patch_scores.append(scores)
+                patch_scores += scores
 
         side_logits: list[torch.Tensor] = []
         for level, decode in enumerate(self.decoder):
-            x, side = decode(x, skips[3 - level], scores)
+            x, side = decode(x, skips[3 - level], attention)
             if self.side_outputs:
                 side_logits.append(side)
         logits: torch.Tensor = self.head(x)
@@ -309,7 +326,12 @@ def _check(settings: Settings) -> None:
             look_up_option(value, kind.__args__)  # type: ignore[attr-defined]  # Literal keeps its choices there
     if settings["in_channels"] < 4:
         raise ValueError(f"in_channels must be at least 4 (the stacked slices), got {settings['in_channels']}.")
-    if len(settings["features"]) != 5:
+    grids = _grids(settings["patch_grid"])
+    if len(grids) != _LEVELS or not all(of_level and min(of_level) > 0 for of_level in grids):
+        raise ValueError(
+            f"patch_grid must be one number, or one or several for each of five levels, got {settings['patch_grid']}."
+        )
+    if len(settings["features"]) != _LEVELS:
         raise ValueError(f"features must give the widths of five scales, got {tuple(settings['features'])}.")
     if settings["residual"] is not None and not settings["side_outputs"]:
         raise ValueError(f"residual={settings['residual']!r} looks at the side outputs: set side_outputs to true.")

@@ -13,7 +13,7 @@ from bundle.transforms.registration import (
     atlas_brain,
     atlas_grid,
 )
-from bundle.transforms.slices import OFFSETS, StackSlices, StackSlicesd
+from bundle.transforms.slices import OFFSETS, Plane, StackSlices, StackSlicesd
 from bundle.transforms.spatial import BrainBox, BrainBoxd
 from bundle.transforms.writers import SourceGridWriter
 
@@ -29,6 +29,7 @@ __all__ = [
     "CorrectBiasFieldd",
     "NormalizeHeadIntensity",
     "NormalizeHeadIntensityd",
+    "Plane",
     "ResampleToAtlasd",
     "SliceAugmentation",
     "SourceGridWriter",

@@ -1,19 +1,61 @@
-"""2.5D: a volume as stacks of neighbouring axial slices."""
+"""2.5D: a volume as stacks of neighbouring slices, axial ones unless another plane is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 from torch.nn import functional as F
 
-__all__ = ["OFFSETS", "StackSlices", "StackSlicesd", "pad_slices", "stack_padded"]
+__all__ = ["OFFSETS", "Plane", "StackSlices", "StackSlicesd", "from_plane", "pad_slices", "stack_padded", "to_plane"]
+
+Plane = Literal["axial", "coronal", "sagittal"]
 
 OFFSETS = (-2, -1, 0, 1)
 """Two slices before, the slice itself, one after (thesis 3.5.1, 4.4.1; D-UNet)."""
+
+_AXES: dict[Plane, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
+_MULTIPLE = 16  # of what the networks take
+
+
+def to_plane(volume: torch.Tensor, plane: Plane) -> torch.Tensor:
+    """A volume as slices of a plane.
+
+    Args:
+        volume: ``(H, W, D)`` in RAS orientation; axial slices of a size that networks take.
+        plane: ``"axial"`` leaves it as it is.
+
+    Returns:
+        ``(H', W', D')``, the slices along the last axis; coronal and sagittal ones are right- or anterior- by
+        superior, with zeros above the head up to a multiple of 16.
+
+    Raises:
+        ValueError: when there is no such plane.
+    """
+    if plane not in _AXES:
+        raise ValueError(f"There is no plane {plane!r}: choose from {', '.join(get_args(Plane))}.")
+    turned = volume.permute(_AXES[plane])
+    return turned if plane == "axial" else F.pad(turned, (0, 0, 0, -turned.shape[1] % _MULTIPLE))
+
+
+def from_plane(logits: torch.Tensor, plane: Plane, depth: int) -> torch.Tensor:
+    """What a network gave for the slices of a plane, the way the volume was.
+
+    Args:
+        logits: ``(out, H', W', D')`` of :func:`to_plane`'s slices.
+        plane: their plane.
+        depth: D of the volume.
+
+    Returns:
+        ``(out, H, W, D)``.
+    """
+    order = _AXES[plane]
+    back = [1 + order.index(axis) for axis in range(3)]
+    return logits.permute(0, *back)[..., :depth]
 
 
 def _step(offsets: Sequence[int]) -> int:

@@ -158,7 +158,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def wait_for_a_record_more(output: Path, process: subprocess.Popen) -> None:
-    """Where starting takes much of the time, as with few files, a random moment alone may come before the first mask."""
+    """Where starting takes much of the time, a random moment alone may come before the first mask."""
     count = len(list((output / "records").rglob("*.json")))
     while len(list((output / "records").rglob("*.json"))) == count:
         assert process.poll() is None, "it ended without a record more"

@@ -55,6 +55,16 @@ def test_every_slice_of_every_volume_is_a_sample_in_order() -> None:
     assert own == [code(case, number) for case, depth in DEPTHS.items() for number in range(depth)]
 
 
+def test_coronal_samples_go_through_the_volume_from_back_to_front() -> None:
+    """Each row of a coronal slice is an axial slice: its code where there is one, then zeros up to 16 rows."""
+    dataset = coded_dataset(plane="coronal")
+    assert len(dataset) == len(DEPTHS) * WIDTH
+    sample = dataset[WIDTH * 2 + 3]  # of c
+    assert sample["image"].shape == (4, HEIGHT, 16)
+    assert sample["image"][2, 0].int().tolist() == [code("c", number) for number in range(9)] + [0] * 7
+    assert sample["label"].nonzero().tolist() == [[0, 2, 3]]  # of case 2 in slice 3
+
+
 def test_a_stack_has_neighbours_of_its_own_volume_only() -> None:
     dataset = coded_dataset()
     stacks = [dataset[index]["image"][:, 3, 4].int().tolist() for index in (0, 2, 4, 5, 6)]

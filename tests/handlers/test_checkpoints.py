@@ -13,10 +13,17 @@ from ignite.engine import Engine
 from torch import nn
 
 from bundle.errors import InputError
-from bundle.handlers import LoadCheckpoint, SaveBest, SaveLast, read_settings
+from bundle.handlers import LoadCheckpoint, SaveBest, SaveLast, load_further, read_settings
 from bundle.handlers.checkpoints import save_atomically
 
-SETTINGS = {"space": "native", "spacing_mm": 2.0, "box": "brain", "slice_size": 96, "offsets": [-2, -1, 0, 1]}
+SETTINGS = {
+    "space": "native",
+    "spacing_mm": 2.0,
+    "box": "brain",
+    "slice_size": 96,
+    "offsets": [-2, -1, 0, 1],
+    "plane": "axial",
+}
 
 
 def network(weight: float) -> nn.Linear:
@@ -126,6 +133,37 @@ def test_settings_are_read_back_from_beside_the_weights(tmp_path: Path) -> None:
     SaveBest(str(tmp_path / "model.pt"), network(1.0), SETTINGS)(after_epoch(0.5))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.json", "model.pt"]
     assert read_settings(str(tmp_path / "model.pt")) == SETTINGS
+
+
+def test_weights_from_before_there_were_planes_are_of_axial_slices(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({k: v for k, v in SETTINGS.items() if k != "plane"}))
+    assert read_settings(str(tmp_path / "model.pt")) == SETTINGS
+
+
+def test_further_weights_are_loaded_into_copies_with_their_planes(tmp_path: Path) -> None:
+    files = []
+    for plane, weight in (("coronal", 2.0), ("axial", 3.0)):
+        files.append(str(tmp_path / plane / "model.pt"))
+        SaveBest(files[-1], network(weight), {**SETTINGS, "plane": plane})(after_epoch(0.5))
+    own = network(1.0).train()
+    further = load_further(own, files, SETTINGS)
+    assert [(plane, one.weight.item(), one.training) for plane, one in further] == [
+        ("coronal", 2.0, False),
+        ("axial", 3.0, False),
+    ]
+    assert own.weight.item() == 1.0
+
+
+def test_further_weights_of_other_images_or_networks_are_refused(tmp_path: Path) -> None:
+    file = str(tmp_path / "model.pt")
+    SaveBest(file, network(1.0), {**SETTINGS, "spacing_mm": 1.0, "plane": "coronal"})(after_epoch(0.5))
+    with pytest.raises(InputError, match=r"cannot be averaged .* trained with spacing_mm 1\.0 and not 2\.0\."):
+        load_further(network(1.0), [file], SETTINGS)
+    SaveBest(file, nn.Linear(2, 1), SETTINGS)(after_epoch(0.5))
+    with pytest.raises(InputError, match=r"model\.pt could not be loaded into this network"):
+        load_further(network(1.0), [file], SETTINGS)
+    with pytest.raises(InputError, match=r"none\.pt does not exist"):
+        load_further(network(1.0), [str(tmp_path / "none.pt")], SETTINGS)
 
 
 @pytest.mark.parametrize("content", [None, "", '{"spacing_mm": 2.0,', b"\xff\xfe\x00"], ids=str)

@@ -11,7 +11,7 @@ from torch import nn
 
 from bundle.inferers import AutocastInferer, SliceStackInferer
 from bundle.networks import TSRLNet
-from bundle.transforms import OFFSETS, StackSlices
+from bundle.transforms import OFFSETS, Plane, StackSlices
 
 HEIGHT, WIDTH = 4, 6
 BASE = 32  # of the marker's code; slice numbers stay below it
@@ -343,3 +343,40 @@ def test_convolutions_compute_in_bfloat16_under_autocast(monkeypatch: pytest.Mon
     convolution, inputs = nn.Conv2d(4, 2, 3), torch.rand(1, 4, 8, 8)
     assert AutocastInferer(amp=True)(inputs, convolution).dtype == torch.bfloat16
     assert AutocastInferer(amp=False)(inputs, convolution).dtype == torch.float32
+
+
+def before(stacks: torch.Tensor) -> torch.Tensor:
+    """A network that gives the slice two before its own."""
+    return stacks[:, :1]
+
+
+@pytest.mark.parametrize(("plane", "axis"), [("axial", 2), ("coronal", 1), ("sagittal", 0)])
+def test_the_stacks_of_a_plane_lie_along_its_axis(plane: Plane, axis: int) -> None:
+    volume = torch.rand(1, 1, 16, 32, 19)
+    found = SliceStackInferer(plane=plane)(volume, before)
+    expected = volume.roll(2, dims=axis + 2)
+    expected.narrow(axis + 2, 0, 2).zero_()
+    assert torch.equal(found, expected)
+
+
+class Before(nn.Module):
+    def forward(self, stacks: torch.Tensor) -> torch.Tensor:
+        return before(stacks)
+
+
+def test_further_networks_are_averaged_each_in_its_plane() -> None:
+    volume = torch.rand(2, 1, 16, 32, 19)
+    planes: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+    each = [SliceStackInferer(plane=plane)(volume, before) for plane in planes]
+    together = SliceStackInferer(further=[(plane, Before()) for plane in planes[1:]])(volume, before)
+    torch.testing.assert_close(together, (each[0] + each[1] + each[2]) / 3)
+
+
+def test_networks_in_other_planes_are_computed_in_their_form_for_inference() -> None:
+    network = TSRLNet(features=(4, 8, 8, 8, 8)).eval()
+    volume = torch.rand(1, 1, 96, 96, 90)
+    with torch.no_grad():
+        found = SliceStackInferer(plane="sagittal", engine="torch")(volume, network)
+        turned = torch.nn.functional.pad(volume[0, 0].permute(1, 2, 0), (0, 0, 0, 6))
+        expected = slice_by_slice(turned[None, None], network)[0].permute(0, 3, 1, 2)[..., :90]
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)

@@ -248,6 +248,16 @@ def test_patch_prior_loss_equals_its_formula(channels: int) -> None:
     assert PatchPriorLoss()(output.patch_scores, mask).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_patch_prior_takes_the_grid_of_each_map() -> None:
+    """One voxel of lesion at row 7, column 20 of 24 x 24: patch (0, 2) of 3 x 3, and (3, 10) of 12 x 12."""
+    mask = torch.zeros(1, 1, 24, 24)
+    mask[..., 7, 20] = 1
+    coarse, fine = torch.full((1, 1, 3, 3), 0.25), torch.full((1, 1, 12, 12), 0.25)
+    coarse[..., 0, 2] = fine[..., 3, 10] = 0.5
+    expected = (log(2) - 8 * log(0.75)) / 9 + (log(2) - 143 * log(0.75)) / 144
+    assert PatchPriorLoss()([coarse, fine], mask).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_patch_prior_at_a_size_the_grid_does_not_divide_has_the_windows_of_the_attention() -> None:
     """Of 7 rows for 6 patches the first two patches share row 1, as CPA's pooling does: one pixel marks four patches.
 

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-from bundle.metrics import case_metrics, summarize
+from bundle.metrics import case_metrics, dsc_by_volume, summarize
 from tests.conftest import ellipsoid
 
 SPACING_MM = (2.0, 3.0, 4.0)
@@ -186,3 +186,15 @@ def test_the_standard_deviation_of_one_case_is_undefined() -> None:
 
 def test_cases_without_any_lesion_voxel_have_global_dsc_1() -> None:
     assert summarize([case_metrics(mask(), mask(), SPACING_MM)])["dsc_global"] == 1.0
+
+
+def test_dsc_is_averaged_over_cases_of_similar_volume() -> None:
+    volumes = (0.05, 0.1, 0.9, 10.0, 49.0, 50.0)
+    cases = [{"true_volume_ml": volume, "dsc": number / 10} for number, volume in enumerate(volumes)]
+    found = dsc_by_volume(cases)
+    assert found.pop("<0.1") == (0.0, 1)
+    assert found.pop("0.1-1") == (pytest.approx(0.15), 2)
+    empty, none = found.pop("1-10")
+    assert math.isnan(empty)
+    assert none == 0
+    assert found == {"10-50": (pytest.approx(0.35), 2), ">=50": (pytest.approx(0.5), 1)}

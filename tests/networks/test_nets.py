@@ -372,7 +372,7 @@ def test_residual_gets_the_skip_the_side_probability_and_the_deepest_map() -> No
         (given_skip, found, attention), handed_over = residual
         assert torch.equal(given_skip, skip[1])
         assert torch.equal(found, torch.sigmoid(side[1]))
-        assert torch.equal(attention, seen["encoder.4"][1][1])
+        assert torch.equal(attention, seen["encoder.4"][1][1][0])
         assert torch.equal(conv[0][0], torch.cat([handed_over, up[1]], dim=1))
     assert torch.equal(seen["decoder.0.skip"][1], seen["encoder.3"][1][0])
     assert torch.equal(seen["decoder.3.skip"][1], seen["encoder.0"][1][0])
@@ -541,6 +541,8 @@ SIDE_PARAMETERS = sum(9 * c * c // 4 + 3 * c // 4 + c // 4 + 1 for c in DECODER_
         ({"out_channels": 3}, 2 * (32 + 1)),
         # At 3 x 3 patches: 9 -> 4 -> 9.
         ({"patch_grid": 3}, 5 * (9 * 4 + 1 + 4 * 9) - CPA_PARAMETERS),
+        # A level of 12 x 12: 144 -> 72 -> 144; one of both.
+        ({"patch_grid": (12, 6, 6, 6, (3, 6))}, 2 * 144 * 72 - 2 * 36 * 18 + 9 * 4 + 1 + 4 * 9),
     ],
 )
 def test_setting_changes_agmr_net_by_the_parameters_of_its_part(settings: dict[str, Any], difference: int) -> None:
@@ -563,6 +565,7 @@ ABLATIONS: list[dict[str, Any]] = [
     {"side_outputs": False, "residual": None},
     {"residual": None},
     {"residual": "reverse"},
+    {"patch_grid": (12, 12, 6, 6, 6)},
     {"out_channels": 3},
     {"in_channels": 8},
 ]
@@ -618,6 +621,31 @@ def test_patch_grid_sets_the_scores_grid_and_the_smallest_size() -> None:
     assert [tuple(scores.shape) for scores in output.patch_scores] == [(2, 1, 3, 3)] * 5
     with pytest.raises(ValueError, match="at least 48, got 32 x 48: pad the slices to 48 x 48"):
         net(stacks(height=32, width=48))
+
+
+def test_each_level_can_have_grids_of_its_own() -> None:
+    net = small(TSRLNet, patch_grid=(24, (6, 12), 12, 6, (3, 6))).train()
+    output = net(stacks(batch=2))
+    assert [score.shape[-1] for score in output.patch_scores] == [24, 6, 12, 12, 6, 3, 6]
+    assert net.min_size == 96
+    assert small(TSRLNet, patch_grid=(6, 6, 6, 12, 6)).min_size == 96
+    assert small(TSRLNet, patch_grid=(6, 6, 6, 24, 6)).min_size == 192
+
+
+@pytest.mark.parametrize("patch_grid", [(6, 6, 6, 6), (6, 6, 6, 6, ()), (6, 6, 0, 6, 6)])
+def test_grids_that_do_not_fit_the_levels_are_refused(patch_grid: Any) -> None:
+    with pytest.raises(ValueError, match="patch_grid must be one number, or one or several for each of five levels"):
+        small(TSRLNet, patch_grid=patch_grid)
+
+
+def test_coarse_residual_looks_at_the_last_grid_of_the_deepest_level() -> None:
+    net = small(TSRLNet, patch_grid=(6, 6, 6, 6, (3, 6)), residual="coarse").eval()
+    taken: list[torch.Tensor] = []
+    for level in net.decoder:
+        level.residual.register_forward_pre_hook(lambda module, inputs: taken.append(inputs[2]))
+    with torch.no_grad():
+        net(stacks())
+    assert [attention.shape for attention in taken] == [(1, 1, 6, 6)] * 4
 
 
 def test_several_classes_count_as_found_when_any_of_them_is() -> None:

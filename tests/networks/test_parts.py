@@ -17,6 +17,7 @@ from bundle.networks import (
     ConcatenateFusion,
     ConvBlock,
     CrossDimensionFusion,
+    MixedPatchAttention,
     MultiScaleConvolution,
     PixelAttention,
     ReverseAttention,
@@ -79,7 +80,7 @@ def patch_scores(features: Array, attention: CoarsePatchAttention) -> Array:
 def test_patch_attention_scores_and_features_are_the_thesis_formula(height: int, width: int) -> None:
     attention = randomize(CoarsePatchAttention())
     x = random(2, 5, height, width)
-    attended, scores = attention(x)
+    attended, [scores] = attention(x)
     expected = patch_scores(array(x), attention)
     assert_equal(scores, expected)
     nearest = expected.repeat(height // 6, axis=2).repeat(width // 6, axis=3)  # eq. 3.4
@@ -100,7 +101,7 @@ def test_patch_attention_scores_one_bright_patch_in_row_major_order() -> None:
     x = torch.zeros(1, 2, 12, 12)
     x[0, 0, 2:4, 8:10] = 3
     x[0, 1, 2:4, 8:10] = 9
-    attended, scores = attention(x)
+    attended, [scores] = attention(x)
     expected = np.full((1, 1, 6, 6), 0.5)
     expected[0, 0, 1, 4] = sigmoid(np.array(6.0))
     assert_equal(scores, expected)
@@ -117,8 +118,8 @@ def test_patch_attention_at_a_size_the_grid_does_not_divide_keeps_the_grid() -> 
     starts, ends = [7 * k // 6 for k in range(6)], [-(-7 * (k + 1) // 6) for k in range(6)]
     descriptor = np.array([mean[starts[i] : ends[i], starts[j] : ends[j]].mean() for i in range(6) for j in range(6)])
     # Six patches of one value each give the same scores as the descriptor laid out on 6 x 6 pixels.
-    _, expected = attention(torch.from_numpy(descriptor.reshape(1, 1, 6, 6)).float())
-    attended, scores = attention(x)
+    _, [expected] = attention(torch.from_numpy(descriptor.reshape(1, 1, 6, 6)).float())
+    attended, [scores] = attention(x)
     torch.testing.assert_close(scores, expected)
     assert attended.shape == x.shape
 
@@ -132,17 +133,29 @@ def test_patch_scores_stay_float32_and_off_0_and_1_in_bfloat16() -> None:
         attention.relate[0].weight[0, 0] = 1
         attention.relate[2].weight[:, 0] = 1
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        attended, scores = attention(torch.full((1, 2, 12, 12), 12.0, dtype=torch.bfloat16))
+        attended, [scores] = attention(torch.full((1, 2, 12, 12), 12.0, dtype=torch.bfloat16))
     assert torch.sigmoid(torch.tensor(12.0, dtype=torch.bfloat16)) == 1
     assert scores.dtype == torch.float32
     assert scores.max() < 1
     assert attended.dtype == torch.bfloat16
 
 
+def test_mixed_patch_attention_is_the_mean_of_its_grids_each_by_the_thesis_formula() -> None:
+    attention = randomize(MixedPatchAttention((3, 6)))
+    x = random(2, 5, 12, 24)
+    attended, scores = attention(x)
+    expected = [patch_scores(array(x), each) for each in attention.attentions]
+    for found, right in zip(scores, expected, strict=True):
+        assert_equal(found, right)
+    coarse, fine = (right.repeat(12 // len(right[0, 0]), axis=2) for right in expected)
+    coarse, fine = (rows.repeat(24 // rows.shape[3], axis=3) for rows in (coarse, fine))
+    assert_equal(attended, (coarse + fine) / 2 * array(x) + array(x))
+
+
 def test_pixel_attention_is_a_weighted_channel_sum_through_a_sigmoid() -> None:
     attention = randomize(PixelAttention(3))
     x = random(2, 3, 5, 4)
-    attended, scores = attention(x)
+    attended, [scores] = attention(x)
     weight, bias = array(attention.score.weight).reshape(3), attention.score.bias.item()
     expected = sigmoid(np.einsum("bchw,c->bhw", array(x), weight) + bias)[:, None]
     assert_equal(scores, expected)

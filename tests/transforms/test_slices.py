@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bundle.transforms import OFFSETS, StackSlices, StackSlicesd
+from bundle.transforms import OFFSETS, Plane, StackSlices, StackSlicesd
+from bundle.transforms.slices import from_plane, to_plane
 
 HEIGHT, WIDTH = 3, 2
 
@@ -93,3 +94,29 @@ def test_the_dictionary_version_equals_the_array_version_and_leaves_other_keys()
     assert result["label"] is data["label"]
     assert result["name"] == "case"
     assert data["image"].shape == (1, HEIGHT, WIDTH, 5)
+
+
+@pytest.mark.parametrize(
+    ("plane", "shape", "place"),
+    [("axial", (32, 48, 19), (3, 5, 7)), ("coronal", (32, 32, 48), (3, 7, 5)), ("sagittal", (48, 32, 32), (5, 7, 3))],
+)
+def test_a_plane_has_its_slices_last_and_is_upright(
+    plane: Plane, shape: tuple[int, ...], place: tuple[int, ...]
+) -> None:
+    """The voxel at 3 right, 5 anterior, 7 superior; 19 axial slices become rows of 32, a multiple of 16."""
+    volume = torch.zeros(32, 48, 19)
+    volume[3, 5, 7] = 1
+    turned = to_plane(volume, plane)
+    assert turned.shape == shape
+    assert turned.nonzero().tolist() == [list(place)]
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_a_plane_turned_back_is_the_volume(plane: Plane) -> None:
+    volume = torch.rand(32, 48, 19)
+    assert torch.equal(from_plane(to_plane(volume, plane)[None], plane, 19)[0], volume)
+
+
+def test_a_plane_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="no plane 'oblique': choose from axial, coronal, sagittal"):
+        to_plane(torch.zeros(4, 4, 4), "oblique")  # type: ignore[arg-type]

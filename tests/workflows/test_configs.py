@@ -44,6 +44,8 @@ EXPECTED: dict[str, tuple[str, dict[str, Any], type[nn.Module]]] = {
     "table_4_7_reverse_attention": ("train", {"residual": "reverse"}, TSRLLoss),
     "no_residual": ("train", {"residual": None}, TSRLLoss),
     "no_side_supervision": ("train", {}, TSRLLoss),
+    "mixed_by_level": ("train", {"patch_grid": (24, 12, 12, 6, 6)}, TSRLLoss),
+    "mixed_in_level": ("train", {"patch_grid": (*[(6, 12)] * 4, (3, 6))}, TSRLLoss),
     "table_4_5_target_aware": ("d_unet", {}, SupervisedTotalLoss),
     **{f"table_4_6_{loss}": ("train", {}, TSRLLoss) for loss in ("cross_entropy", "dice", "cross_entropy_dice")},
     **{
@@ -320,3 +322,29 @@ def test_the_shipped_weights_recipe_sums_dice_per_slice_averages_weights_and_fli
         assert not mirrored or torch.equal(moved["image"], stack.flip(1))
         seen.add("mirrored" if mirrored else "as it was")
     assert seen == {"as it was", "mirrored"}
+
+
+# Planes
+
+
+@pytest.mark.parametrize(
+    ("configs", "inferer"),
+    [(("inference.json",), "inferer"), (("train.json", "evaluate.json"), "validate::inferer")],
+)
+def test_planes_of_the_weights_reach_the_inferer(configs: tuple[str, ...], inferer: str, tmp_path: Path) -> None:
+    network = TSRLNet(features=FEATURES)
+    files = []
+    for number, plane in enumerate(("coronal", "sagittal", "axial")):
+        settings = json.loads((ROOT / "models" / "model.json").read_text()) | {"plane": plane}
+        network.head.bias.data.fill_(number)
+        files.append(tmp_path / f"{plane}.pt")
+        torch.save(network.state_dict(), files[-1])
+        files[-1].with_suffix(".json").write_text(json.dumps(settings))
+    options = {
+        "network_def::features": FEATURES,
+        "ckpt_path": str(files[0]),
+        "further_weights": [str(file) for file in files[1:]],
+    }
+    made = parser_of(*configs, **options).get_parsed_content(inferer)
+    assert made.plane == "coronal"
+    assert [(plane, one.head.bias.item()) for plane, one in made.further] == [("sagittal", 1.0), ("axial", 2.0)]
