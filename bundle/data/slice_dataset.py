@@ -35,7 +35,7 @@ class SliceDataset(Dataset):
         plane: of the slices.
 
     Raises:
-        InputError: when there is no case, or a case cannot be read.
+        InputError: when there is no case, a case cannot be read, or slices differ in size.
         ValueError: when the offsets do not rise in even steps.
     """
 
@@ -59,6 +59,10 @@ class SliceDataset(Dataset):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         bar = tqdm(self.data, desc="reading volumes", disable=not progress)
         self._hold([self._cached(item) for item in bar])
+        sizes = {volume["label"].shape[1:]: item["image"] for volume, item in zip(self.volumes, data, strict=True)}
+        if len(sizes) > 1:
+            told = " and ".join(f"{height} x {width} in {image}" for (height, width), image in sorted(sizes.items()))
+            raise InputError(f"The {plane} slices must be of one size, got {told}: space mni makes all volumes alike.")
 
     def _hold(self, volumes: list[dict[str, torch.Tensor]]) -> None:
         self.volumes = volumes

@@ -30,8 +30,8 @@ def to_plane(volume: torch.Tensor, plane: Plane) -> torch.Tensor:
         plane: ``"axial"`` leaves it as it is.
 
     Returns:
-        ``(H', W', D')``, the slices along the last axis; coronal and sagittal ones are right- or anterior- by
-        superior, with zeros above the head up to a multiple of 16.
+        ``(H', W', D')``, the slices along the last axis; coronal and sagittal ones go right or anterior by superior,
+        with zeros above the head up to W rows, or to a multiple of 16.
 
     Raises:
         ValueError: when there is no such plane.
@@ -39,7 +39,11 @@ def to_plane(volume: torch.Tensor, plane: Plane) -> torch.Tensor:
     if plane not in _AXES:
         raise ValueError(f"There is no plane {plane!r}: choose from {', '.join(get_args(Plane))}.")
     turned = volume.permute(_AXES[plane])
-    return turned if plane == "axial" else F.pad(turned, (0, 0, 0, -turned.shape[1] % _MULTIPLE))
+    if plane == "axial":
+        return turned
+    width, depth = volume.shape[1:]
+    rows = max(width, -(-depth // _MULTIPLE) * _MULTIPLE)
+    return F.pad(turned, (0, 0, 0, rows - depth))
 
 
 def from_plane(logits: torch.Tensor, plane: Plane, depth: int) -> torch.Tensor:

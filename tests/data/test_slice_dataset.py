@@ -65,6 +65,16 @@ def test_coronal_samples_go_through_the_volume_from_back_to_front() -> None:
     assert sample["label"].nonzero().tolist() == [[0, 2, 3]]  # of case 2 in slice 3
 
 
+def test_slices_of_several_sizes_are_refused() -> None:
+    def growing(item: dict) -> dict:
+        return {key: value.expand(1, HEIGHT, WIDTH, -1).repeat(1, 1, 1, 4) for key, value in coded_case(item).items()}
+
+    with pytest.raises(
+        InputError, match="slices must be of one size, got 8 x 16 in b and 8 x 32 in a and"
+    ):
+        SliceDataset([{"image": case, "label": case} for case in DEPTHS], growing, plane="coronal", progress=False)
+
+
 def test_a_stack_has_neighbours_of_its_own_volume_only() -> None:
     dataset = coded_dataset()
     stacks = [dataset[index]["image"][:, 3, 4].int().tolist() for index in (0, 2, 4, 5, 6)]

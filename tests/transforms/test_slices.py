@@ -98,17 +98,22 @@ def test_the_dictionary_version_equals_the_array_version_and_leaves_other_keys()
 
 @pytest.mark.parametrize(
     ("plane", "shape", "place"),
-    [("axial", (32, 48, 19), (3, 5, 7)), ("coronal", (32, 32, 48), (3, 7, 5)), ("sagittal", (48, 32, 32), (5, 7, 3))],
+    [("axial", (32, 48, 19), (3, 5, 7)), ("coronal", (32, 48, 48), (3, 7, 5)), ("sagittal", (48, 48, 32), (5, 7, 3))],
 )
 def test_a_plane_has_its_slices_last_and_is_upright(
     plane: Plane, shape: tuple[int, ...], place: tuple[int, ...]
 ) -> None:
-    """The voxel at 3 right, 5 anterior, 7 superior; 19 axial slices become rows of 32, a multiple of 16."""
+    """The voxel at 3 right, 5 anterior, 7 superior; 19 axial slices become 48 rows, the width of an axial slice."""
     volume = torch.zeros(32, 48, 19)
     volume[3, 5, 7] = 1
     turned = to_plane(volume, plane)
     assert turned.shape == shape
     assert turned.nonzero().tolist() == [list(place)]
+
+
+def test_rows_above_the_width_are_a_multiple_of_16() -> None:
+    assert to_plane(torch.zeros(32, 48, 95), "coronal").shape == (32, 96, 48)
+    assert to_plane(torch.zeros(32, 48, 97), "sagittal").shape == (48, 112, 32)
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
