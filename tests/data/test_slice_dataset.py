@@ -69,9 +69,7 @@ def test_slices_of_several_sizes_are_refused() -> None:
     def growing(item: dict) -> dict:
         return {key: value.expand(1, HEIGHT, WIDTH, -1).repeat(1, 1, 1, 4) for key, value in coded_case(item).items()}
 
-    with pytest.raises(
-        InputError, match="slices must be of one size, got 8 x 16 in b and 8 x 32 in a and"
-    ):
+    with pytest.raises(InputError, match="slices must be of one size, got 8 x 16 in b and 8 x 32 in a and"):
         SliceDataset([{"image": case, "label": case} for case in DEPTHS], growing, plane="coronal", progress=False)
 
 

@@ -89,6 +89,31 @@ def test_other_weights_are_another_network(installed: Path) -> None:
     assert engine(network()) is engine(network())
 
 
+def precisions(engine: OpenVINOEngine, of: SliceStackUNet) -> dict[str, str]:
+    """In what each convolution is computed, by the name that the network's part has."""
+    computed = engine(of)
+    computed(torch.randn(1, 4, 96, 96))
+    found = {}
+    for layer in computed.queue[0].get_compiled_model().get_runtime_model().get_ops():
+        info = layer.get_rt_info()
+        for name in info["originalLayersNames"].astype(str).split(",") if "originalLayersNames" in info else ():
+            if name.endswith(("/Convolution", "/ConvolutionBackpropData")):
+                found[name.split("/")[0].removeprefix("__module.")] = info["runtimePrecision"].astype(str)
+    return found
+
+
+@pytest.mark.openvino
+def test_in_bfloat16_the_first_and_the_last_convolution_stay_in_float32(installed: Path) -> None:
+    if not OpenVINOEngine(amp=True).name.endswith("bf16"):
+        pytest.skip("this processor has no bfloat16")
+    for _ in ("converted", "read again"):
+        found = precisions(OpenVINOEngine(amp=True), network())
+        assert len(found) > 30
+        exact = {name for name, precision in found.items() if precision == "f32"}
+        assert exact == {"encoder.0.conv.conv_0.conv", "head"}
+        assert {precision for name, precision in found.items() if name not in exact} == {"bf16"}
+
+
 @pytest.mark.openvino
 def test_nothing_is_reported_to_the_maker(installed: Path) -> None:
     telemetry = pytest.importorskip("openvino_telemetry")
