@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader
+from monai.networks import copy_model_state
 
 from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
@@ -135,22 +136,41 @@ class LoadCheckpoint(CheckpointLoader):
         load_path: a checkpoint of :class:`SaveLast`, or weights alone when ``load_dict`` has one entry.
         load_dict: what takes the state over, by name.
         device: where the tensors go.
+        partly: take weights of another network, as far as their names and shapes are the ``"model"``'s; which of its
+            parts stay new is logged.
 
     Raises:
-        InputError: when the file does not exist, is no checkpoint or is one of another network.
+        InputError: when the file does not exist, is no checkpoint, or is one of another network, of which nothing can
+            be taken where ``partly`` is set.
     """
 
-    def __init__(self, load_path: str, load_dict: dict, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, load_path: str, load_dict: dict, device: str | torch.device = "cpu", partly: bool = False
+    ) -> None:
         if not Path(load_path).is_file():
             raise InputError(_MISSING.format(load_path))
         super().__init__(load_path, load_dict, map_location=device)
+        self.partly = partly
 
     def __call__(self, engine: Engine) -> None:
         """Loads."""
         try:
-            super().__call__(engine)
+            if self.partly:
+                self._load_partly(engine)
+            else:
+                super().__call__(engine)
+        except InputError:
+            raise
         except Exception as error:  # torch, pickle and zip errors differ from file to file
             raise _unfit(self.load_path, error) from error
+
+    def _load_partly(self, engine: Engine) -> None:
+        """MONAI's own ``strict_shape=False`` looks for the weights' names one level too high and takes nothing."""
+        state = torch.load(self.load_path, map_location=self.map_location, weights_only=True)
+        _, taken, left = copy_model_state(self.load_dict["model"], state.get("model", state))
+        if not taken:
+            raise InputError(f"{self.load_path} holds nothing that fits this network.")
+        engine.logger.info("%s: %d parts taken; new are %s", self.load_path, len(taken), ", ".join(left) or "none")
 
 
 def _unfit(path: str, error: Exception) -> InputError:

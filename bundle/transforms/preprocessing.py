@@ -43,15 +43,16 @@ def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFa
     return [Spacingd(keys, pixdim=(spacing_mm,) * 3, mode=mode), NormalizeHeadIntensityd(keys[0])]
 
 
-def _box(keys: Sequence[str], box: Box, slice_size: int, space: Space) -> list[MapTransform]:
+def _box(keys: Sequence[str], box: Box, slice_size: int, space: Space, spacing_mm: float) -> list[MapTransform]:
     if box == "brain" and space == "native":
         return [BrainBoxd(keys, source_key=keys[0], size=(slice_size, slice_size))]
     if box in ("brain", "thesis_192"):
         return [ResizeWithPadOrCropd(keys, (slice_size, slice_size, -1))]
-    # D-UNet's voxels x 10..190, y 40..220 of the 197 x 233 grid.
+    # D-UNet's voxels x 10..190, y 40..220 of the 197 x 233 grid of 1 mm.
+    left, back, size = (round(voxels / spacing_mm) for voxels in (10, 40, 180))
     return [
-        SpatialCropd(keys, roi_start=(10, 40, 0), roi_end=(190, 220, _ALL_SLICES)),
-        ResizeWithPadOrCropd(keys, (180, 180, -1)),
+        SpatialCropd(keys, roi_start=(left, back, 0), roi_end=(left + size, back + size, _ALL_SLICES)),
+        ResizeWithPadOrCropd(keys, (size, size, -1)),
         # PyTorch's plain "nearest" would move the label half a voxel against the image.
         Resized(keys, (slice_size, slice_size, -1), mode=["trilinear", "nearest-exact"][: len(keys)]),
     ]
@@ -68,7 +69,7 @@ class VolumePreprocessing(Compose):
         box: ``"brain"`` is ``slice_size`` voxels a side and placed on the brain; in MNI space, where all brains are at
             the same place, that is about the centre of the grid, and 192 mm hold the template's brain with room to
             spare. ``"thesis_192"`` is about the centre of the volume (thesis 3.5.1); ``"thesis_180"`` D-UNet's fixed
-            box of 180 voxels, resized to ``slice_size`` (thesis 4.4.1). In native space the two boxes of the thesis
+            box of 180 mm, resized to ``slice_size`` (thesis 4.4.1). In native space the two boxes of the thesis
             can cut off lesion: see docs/README.md.
         slice_size: H and W of the slices that come out, in voxels.
         space: ``"native"`` leaves the head where it is; ``"mni"`` registers it to MNI space, as the thesis's data are,
@@ -110,7 +111,7 @@ class VolumePreprocessing(Compose):
                 Orientationd(keys, axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
                 *([CorrectBiasFieldd(keys[0])] if bias_correction else []),
                 *_grid(keys, space, spacing_mm, on_failure),
-                *_box(keys, box, slice_size, space),
+                *_box(keys, box, slice_size, space, spacing_mm),
             ]
         )
 

@@ -217,3 +217,37 @@ def test_weights_of_another_network_are_refused(other: nn.Module, tmp_path: Path
     handler = LoadCheckpoint(str(tmp_path / "model.pt"), {"model": model})
     with pytest.raises(InputError, match=r"model\.pt could not be loaded into this network: Error\(s\) in loading"):
         handler(Engine(lambda engine, batch: None))
+
+
+# Weights of another network
+
+
+class Wider(nn.Module):
+    """As :func:`network` where the names are, with a second layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = network(1.0), nn.Linear(1, 2)
+
+
+def test_of_another_network_what_fits_is_taken_and_the_rest_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({"first.weight": torch.tensor([[4.0]]), "second.weight": torch.zeros(3, 1)}, tmp_path / "other.pt")
+    model = Wider()
+    before = model.second.weight.clone()
+    engine = Engine(lambda engine, batch: None)
+    LoadCheckpoint(str(tmp_path / "other.pt"), {"model": model}, partly=True).attach(engine)
+    with caplog.at_level("INFO"):
+        engine.run([0])
+    assert model.first.weight.item() == 4.0
+    assert torch.equal(model.second.weight, before)
+    assert "1 parts taken; new are second.bias, second.weight" in caplog.text
+
+
+def test_where_nothing_fits_partly_is_refused(tmp_path: Path) -> None:
+    torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    engine = Engine(lambda engine, batch: None)
+    LoadCheckpoint(str(tmp_path / "other.pt"), {"model": Wider()}, partly=True).attach(engine)
+    with pytest.raises(InputError, match=r"other\.pt holds nothing that fits this network"):
+        engine.run([0])

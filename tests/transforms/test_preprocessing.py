@@ -110,6 +110,13 @@ def test_a_box_of_the_thesis_holds_these_voxels(
     assert np.unique(code // 1000).tolist() == list(y)
 
 
+def test_d_unet_s_box_is_the_same_millimetres_at_other_voxel_sizes(write_nifti: WriteNifti) -> None:
+    files = atlas_grid_coded_by_coordinate(write_nifti)
+    code = VolumePreprocessing(box="thesis_180", spacing_mm=2.0, slice_size=90)(files)["label"][0].numpy().astype(int)
+    assert np.unique(code % 1000).tolist() == list(range(10, 190, 2))
+    assert np.unique(code // 1000).tolist() == list(range(40, 220, 2))
+
+
 @pytest.mark.parametrize("box", ["brain", "thesis_180", "thesis_192"])
 def test_image_and_label_stay_on_each_other(write_nifti: WriteNifti, lesioned: nib.Nifti1Image, box: str) -> None:
     head = lesioned.get_fdata(dtype=np.float32)
