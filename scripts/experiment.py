@@ -23,6 +23,8 @@ from scripts.thesis_tables import Row, Run, Table, load_runs, load_tables, to_cs
 
 __all__ = ["experiment"]
 
+_TESTS = "p: two-sided paired tests of DSC over the cases, Wilcoxon's and the t-test, which the thesis seems to use."
+
 
 def _numbers(table: Table, row: Row, done: Mapping[str, Cases]) -> dict[str, float]:
     """What a row's tests gave, by column; nothing where it has none."""
@@ -52,6 +54,9 @@ def _told_of_cases(table: Table, cases: Sequence[Mapping[str, float]]) -> str:
 
 
 def _page(table: Table, here: Sequence[Mapping[str, float]], cases: Cases, work: Experiments) -> str:
+    told = _told_of_cases(table, list(cases.values()))
+    if "p" in table.columns:
+        told += f" {_TESTS}"
     note = f"\n{table.note}\n" if table.note else ""
     settings = {**({"overlays": list(work.overlays)} if work.overlays else {}), **work.options}
     options = "".join(f' --{name} "{value}"' for name, value in settings.items())
@@ -61,8 +66,7 @@ def _page(table: Table, here: Sequence[Mapping[str, float]], cases: Cases, work:
 python -m scripts.experiment {table.name} --dataset_dir DATA{options}
 ```
 
-{_told_of_cases(table, list(cases.values()))}
-p: two-sided paired tests of DSC over the cases, Wilcoxon's and the t-test, which the thesis seems to use.
+{told}
 {note}
 {to_markdown(table, here)}
 """
