@@ -77,8 +77,12 @@ def test_all_code_that_configs_name_is_there(packaged: Path) -> None:
 
 
 def test_nothing_else_is_there(packaged: Path) -> None:
-    parts = {"LICENSE", "bundle", "configs", "docs", "models", "requirements.txt", "requirements-openvino.txt"}
-    assert {path.name for path in packaged.iterdir()} == parts | {"scripts"}
+    parts = {"LICENSE", "bundle", "configs", "docs", "models", "requirements.txt"}
+    assert {path.name for path in packaged.iterdir()} == parts | {
+        "scripts",
+        "requirements-onnx.txt",
+        "requirements-openvino.txt",
+    }
     unwanted = re.compile(
         r"(^|/)(\.|__pycache__|tests?/|test_|conftest|benchmarks)|\.(pyc|nii|nii\.gz|mgz|zip|ts|log)$"
     )
@@ -139,7 +143,7 @@ def small(tmp_path: Path) -> Path:
     root = tmp_path / "small"
     for part in ("bundle", "configs", "docs", "scripts"):
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("LICENSE", "requirements.txt", "requirements-openvino.txt"):
+    for file in ("LICENSE", "requirements.txt", "requirements-onnx.txt", "requirements-openvino.txt"):
         shutil.copy(ROOT / file, root)
     (root / "models").mkdir()
     shutil.copy(ROOT / "models" / "model.json", root / "models")
