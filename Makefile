@@ -2,7 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino lint bench bench-others clean
+.PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino \
+  test-onnx test-package test-container lint bench bench-others clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -17,7 +18,8 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not distributed and not batch and not browser and not openvino"
+	$(BIN)/python -m pytest -m "not slow and not distributed and not batch and not browser and not openvino and not onnx \
+	  and not package and not container"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(BIN)/python -m pytest -m slow
@@ -37,6 +39,17 @@ test-batch: $(BIN)/.ready  ## a folder of 88 files and three kills; copies of on
 test-openvino: $(BIN)/.ready  ## the OpenVINO engine, which stays installed
 	$(BIN)/pip install --quiet -r requirements-openvino.txt
 	$(BIN)/python -m pytest -m openvino
+
+test-package: $(BIN)/.ready  ## the packaged bundle in a fresh environment with the packages that it declares
+	$(BIN)/python -m pytest -m package
+
+test-onnx:  ## the ONNX export, in an environment of its own
+	$(PYTHON) -m venv .venv-onnx
+	.venv-onnx/bin/pip install --quiet -r requirements-onnx.txt
+	.venv-onnx/bin/python -m pytest tests/package/test_onnx.py -m onnx
+
+test-container: $(BIN)/.ready  ## the steps of the containers' recipes, in a fresh environment without a network
+	$(BIN)/python -m pytest -m container
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check . --fix
@@ -58,4 +71,4 @@ bench-others:  ## nnU-Net and others on this machine, in an environment of their
 	.venv-bench/bin/python -m benchmarks.others
 
 clean:
-	rm -rf $(VENV) .venv-bench demo runs
+	rm -rf $(VENV) .venv-bench .venv-onnx demo runs

@@ -100,7 +100,9 @@ def _openvino(network: TSRLNet, amp: bool, integers: bool = False) -> Network:
 
 def _openvino_as_trained(network: TSRLNet, amp: bool) -> Network:
     engine = inference.OpenVINOEngine(amp)
-    return inference._OpenVINONetwork(engine.core, inference._convert(fold_batch_norms(network)), engine.precision)
+    return inference._OpenVINONetwork(
+        engine.core, inference.convert_to_openvino(fold_batch_norms(network)), engine.precision
+    )
 
 
 # What is made of the network, and whether it runs under bfloat16 autocast.

@@ -30,7 +30,7 @@ from bundle.volumes.pipeline import VolumePipeline
 from bundle.volumes.records import file_hash, write_tables
 from bundle.volumes.report import write_report
 
-__all__ = ["run"]
+__all__ = ["inference_config", "load_network", "run"]
 
 _DONE, _SOME_FAILED = 0, 1
 # On the results; the weights have a hash of their own.
@@ -38,7 +38,7 @@ _WITHOUT_EFFECT = ("ckpt_path", "dataset_dir", "inferer::progress", "output_dir"
 _SHARED = ("volumes.tsv", "lesions.tsv", "report.html")
 
 
-def _parser(overrides: Mapping[str, Any]) -> ConfigParser:
+def inference_config(overrides: Mapping[str, Any]) -> ConfigParser:
     """configs/inference.json with what was asked for in place of its own."""
     parser = ConfigParser()
     parser.read_config(str(Path(bundle_root()) / "configs" / "inference.json"))
@@ -51,7 +51,7 @@ def _versions() -> str:
     return f"stroke lesion bundle {metadata['version']}, monai {monai.__version__}, torch {torch.__version__}"
 
 
-def _network(parser: ConfigParser) -> torch.nn.Module:
+def load_network(parser: ConfigParser) -> torch.nn.Module:
     """The config's network with its weights."""
     network: torch.nn.Module = parser.get_parsed_content("network")
     for load in parser.get_parsed_content("handlers"):
@@ -62,7 +62,7 @@ def _network(parser: ConfigParser) -> torch.nn.Module:
 def _batch(parser: ConfigParser, output: Path, workers: int, regions: str | None, **options: Any) -> VolumeBatch:
     """All that is needed for a batch, from the config."""
     atlas = None if regions is None else RegionAtlas(regions)
-    network, inferer = _network(parser), parser.get_parsed_content("inferer")
+    network, inferer = load_network(parser), parser.get_parsed_content("inferer")
     device = parser.get_parsed_content("device")
     asked = {
         **parser.config,
@@ -193,7 +193,7 @@ def run(
     target = Path(output).resolve()
     volumes = find_volumes(source, target)
     asked = _share(volumes, shard)
-    parser = _parser({**config, "inferer::progress": config["progress"] and len(asked) == 1})
+    parser = inference_config({**config, "inferer::progress": config["progress"] and len(asked) == 1})
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
     try:
         batch = _batch(parser, target, workers, regions, **pipeline)

@@ -21,7 +21,7 @@ from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
 from bundle.networks import SliceStackUNet, inference_form
 
-__all__ = ["Engine", "EngineName", "OpenVINOEngine", "TorchEngine", "choose_engine"]
+__all__ = ["Engine", "EngineName", "OpenVINOEngine", "TorchEngine", "choose_engine", "convert_to_openvino"]
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class OpenVINOEngine:
             return self.core.read_model(file)
         except RuntimeError:  # it is not there, or damaged
             _log.info("The network is converted for OpenVINO, once.")
-        model = _convert(network)
+        model = convert_to_openvino(network)
         if self.quantization is not None:
             model = self.quantization(model)
         structure, weights = _written(model)
@@ -179,8 +179,15 @@ def _content_hash(network: SliceStackUNet, quantization: Quantization | None) ->
     return content.hexdigest()[:32]
 
 
-def _convert(network: SliceStackUNet) -> Any:
-    """The network as an ``openvino.Model``, by what ``openvino.convert_model`` does without its reports."""
+def convert_to_openvino(network: SliceStackUNet) -> Any:
+    """A network as an ``openvino.Model``, by what ``openvino.convert_model`` does without its reports.
+
+    Args:
+        network: in ``eval()``, of :func:`bundle.networks.inference_form` to be quick.
+
+    Returns:
+        the model, for stacks ``(B, S, H, W)`` of any B, H and W that the network takes.
+    """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

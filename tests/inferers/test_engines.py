@@ -60,7 +60,7 @@ def test_openvino_gives_what_the_network_gives_at_any_size(
 def test_a_conversion_is_kept_for_the_next_program(installed: Path) -> None:
     OpenVINOEngine()(network())
     assert sorted(file.suffix for file in installed.iterdir()) == [".bin", ".xml"]
-    with mock.patch("bundle.inferers.engines._convert", side_effect=AssertionError("converted again")):
+    with mock.patch("bundle.inferers.engines.convert_to_openvino", side_effect=AssertionError("converted again")):
         assert largest_difference(OpenVINOEngine(), network(), torch.randn(1, 4, 96, 96)) < 1e-4
 
 

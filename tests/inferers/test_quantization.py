@@ -25,13 +25,13 @@ from bundle.transforms import TEMPLATE, VolumePreprocessing, atlas_grid
 
 # In pytest NNCF reports nothing by itself.
 PROGRAM = """
-from bundle.inferers.engines import _convert
+from bundle.inferers.engines import convert_to_openvino
 from bundle.inferers.quantization import SimulatedQuantization
 from bundle.networks import DUNet, inference_form
 from bundle.transforms import VolumePreprocessing
 
 quantize = SimulatedQuantization(VolumePreprocessing("image", spacing_mm=2.0, slice_size=96), volumes=1, slices=4)
-quantize(_convert(inference_form(DUNet(features=(8, 16, 32, 32, 64)).eval())))
+quantize(convert_to_openvino(inference_form(DUNet(features=(8, 16, 32, 32, 64)).eval())))
 import nncf.telemetry
 
 print("what reports:", type(nncf.telemetry.telemetry).__name__)

@@ -1,0 +1,47 @@
+"""The network for OpenVINO's own tools and servers: ``python -m scripts.export FILE.xml``."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import fire
+
+from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.files import replacing
+from bundle.inferers.engines import convert_to_openvino
+from bundle.networks import SliceStackUNet, inference_form
+from scripts.segmentation import inference_config, load_network
+
+__all__ = ["export"]
+
+
+def export(file: str, weights: str | None = None) -> None:
+    """Writes the network as OpenVINO's FILE.xml and, beside it, FILE.bin.
+
+    It takes stacks of slices, float32 (B, 4, H, W), H and W multiples of 16 and at least 96, prepared as
+    configs/inference.json does, and gives logits (B, 1, H, W).
+
+    Args:
+        file: to write, ending in .xml; a file that is there is replaced.
+        weights: other than models/model.pt.
+    """
+    target = Path(str(file))
+    if target.suffix != ".xml":
+        raise InputError(f"{target} does not end in .xml: OpenVINO keeps a network as FILE.xml and FILE.bin.")
+    if find_spec("openvino") is None:
+        raise InputError("OpenVINO is not installed: pip install -r requirements-openvino.txt.")
+    import openvino
+
+    network = load_network(inference_config({"ckpt_path": weights, "device": "cpu"}))
+    assert isinstance(network, SliceStackUNet)  # as the config has it
+    model = convert_to_openvino(inference_form(network))
+    # The weights' file has the name of the other one, which names it nowhere; it is there first.
+    with replacing(target) as structure, replacing(target.with_suffix(".bin")):
+        openvino.save_model(model, structure, compress_to_fp16=False)
+    print(f"Network: {target}, weights: {target.with_suffix('.bin')}")
+
+
+if __name__ == "__main__":
+    print_input_errors_as_sentences()
+    fire.Fire(export)
