@@ -158,7 +158,7 @@ def to_slices(image: nib.Nifti1Image, slices: Slices, where: Path) -> np.ndarray
     if np.abs(shifts_mm).max() > _LARGEST_SHIFT_MM:
         raise InputError(
             f"The series in {where} converts to voxels up to {np.abs(shifts_mm).max():.2f} mm from where its slices "
-            "lie: its headers contradict each other, export it again."
+            "lie: its headers contradict each other, or its frames are out of order; export it again."
         )
     by_height = apply_orientation(np.asarray(image.dataobj), orientation)
     as_read = np.empty_like(by_height)

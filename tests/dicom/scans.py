@@ -105,6 +105,13 @@ def enhanced(series: Sequence[Dataset]) -> Dataset:
         frame.FrameContentSequence = DicomSequence([content])
         frames.append(frame)
     whole.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
+    indices = []
+    for pointer in ("StackID", "InStackPositionNumber"):
+        index = Dataset()
+        index.DimensionIndexPointer = pydicom.datadict.tag_for_keyword(pointer)
+        index.FunctionalGroupPointer = pydicom.datadict.tag_for_keyword("FrameContentSequence")
+        indices.append(index)
+    whole.DimensionIndexSequence = DicomSequence(indices)
     whole.PixelData = b"".join(one.PixelData for one in series)
     return whole
 

@@ -84,16 +84,25 @@ def test_what_can_be_decoded_comes_out_the_same(
     assert np.array_equal(convert(folder, tmp_path / "image.nii.gz")[0].dataobj, plain)
 
 
+@pytest.mark.parametrize("direction", [1, -1])
 def test_a_multi_frame_object_is_the_series_in_one(
-    head_series: list[Dataset], plain: np.ndarray, tmp_path: Path
+    direction: int, head_series: list[Dataset], plain: np.ndarray, tmp_path: Path
 ) -> None:
-    order = np.random.default_rng(1).permutation(48)
-    frames = [head_series[number] for number in order]
+    frames = head_series[::direction]
     folder = save([enhanced(frames)], tmp_path / "scan")
     image, slices, files = convert(folder, tmp_path / "image.nii.gz")
     assert len(files) == 1
     assert np.array_equal(np.sort(np.asarray(image.dataobj), axis=None), np.sort(plain, axis=None))
     assert np.array_equal(to_slices(image, slices, folder), [one.pixel_array for one in frames])
+
+
+def test_frames_out_of_order_are_refused_where_they_would_be_put_wrong(
+    head_series: list[Dataset], tmp_path: Path
+) -> None:
+    shuffled = [head_series[number] for number in np.random.default_rng(1).permutation(48)]
+    folder = save([enhanced(shuffled)], tmp_path / "scan")
+    with pytest.raises(InputError, match=r"mm from where its slices lie: .* or its frames are out of order"):
+        convert(folder, tmp_path / "image.nii.gz")
 
 
 def test_what_cannot_be_decoded_is_told_in_a_sentence(head_series: list[Dataset], tmp_path: Path) -> None:

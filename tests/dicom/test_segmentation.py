@@ -145,10 +145,10 @@ def test_a_mask_without_lesion_is_a_segmentation_too(head_series: list[Dataset],
     assert read.SegmentSequence[0].SegmentLabel == "Stroke lesion"
 
 
-def test_shuffled_instances_and_frames_do_not_move_it(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_instances_and_frames_in_another_order_do_not_move_it(head_series: list[Dataset], tmp_path: Path) -> None:
     order = np.random.default_rng(1).permutation(48)
     shuffled = [head_series[number] for number in order]
-    for name, stored in (("single", shuffled), ("multi", [enhanced(shuffled)])):
+    for name, stored in (("single", shuffled), ("multi", [enhanced(head_series[::-1])])):
         folder = save(stored, tmp_path / name / "scan")
         image, slices, files = convert(folder, tmp_path / name / "image.nii.gz")
         mask = (np.random.default_rng(2).random(image.shape) < 0.01).astype(np.uint8)
