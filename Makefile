@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino \
-  test-onnx test-package test-container lint bench bench-others clean
+  test-dicom test-onnx test-package test-container lint bench bench-others clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -18,8 +18,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not distributed and not batch and not browser and not openvino and not onnx \
-	  and not package and not container"
+	$(BIN)/python -m pytest -m "not (slow or distributed or batch or browser or openvino or dicom or onnx or package or container)"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(BIN)/python -m pytest -m slow
@@ -39,6 +38,10 @@ test-batch: $(BIN)/.ready  ## a folder of 88 files and three kills; copies of on
 test-openvino: $(BIN)/.ready  ## the OpenVINO engine, which stays installed
 	$(BIN)/pip install --quiet -r requirements-openvino.txt
 	$(BIN)/python -m pytest -m openvino
+
+test-dicom: $(BIN)/.ready  ## DICOM in and out, a receiver beside a real Orthanc; the packages stay installed
+	$(BIN)/pip install --quiet -r requirements-dicom.txt
+	$(BIN)/python -m pytest -m dicom
 
 test-package: $(BIN)/.ready  ## the packaged bundle in a fresh environment with the packages that it declares
 	$(BIN)/python -m pytest -m package

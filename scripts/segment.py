@@ -39,8 +39,12 @@ def segment(
     workers: int | None = None,
     progress: bool = True,
     timing: bool = False,
+    series: str | int | None = None,
+    structured_report: bool = False,
 ) -> None:
     """Segments stroke lesions in T1w volumes. Not for clinical use.
+
+    Of a DICOM study the T1w series is taken; which one, and why, is told and logged (docs/dicom.md).
 
     Each volume gets a mask on its own grid, OUTPUT/<name>_space-orig_label-L_desc-lesion_mask.nii.gz, and a picture;
     the batch gets volumes.tsv, lesions.tsv, report.html and segment.log. A volume that cannot be used is named in one
@@ -49,8 +53,8 @@ def segment(
     could be done.
 
     Args:
-        source: a file (NIfTI, MGH), a folder with its subfolders, a BIDS dataset, a pattern such as 'scans/*.nii.gz',
-            or a list of paths (.txt, or .csv or .tsv with a column "image").
+        source: a file (NIfTI, MGH), a folder with its subfolders, of images and DICOM studies, a BIDS dataset, a
+            pattern such as 'scans/*.nii.gz', or a list of paths (.txt, or .csv or .tsv with a column "image").
         output: the folder of the results.
         threshold: probability from which a voxel is lesion; 0.5 unless given.
         smallest_lesion_ml: smaller lesions are left out; three voxels of the network are 0.024 mL.
@@ -71,6 +75,8 @@ def segment(
         workers: processes beside this one that read, register and write; 2, or none for a single volume.
         progress: show a bar.
         timing: say at the end where the seconds went.
+        series: number or SeriesInstanceUID of the series that is taken of each DICOM study, whatever it is called.
+        structured_report: write the volumes of a DICOM study's lesions as a structured report (TID 1500) too.
     """
     begin = time.perf_counter()
     # Else the garbage collector would go through all that is imported again and again, for a quarter of the import's
@@ -99,6 +105,7 @@ def segment(
         regions=regions and str(regions),
         shard=shard,
         workers=workers,
+        dicom={"series": None if series is None else str(series), "structured_report": structured_report},
         import_seconds=time.perf_counter() - begin if timing else None,
     )
     raise SystemExit(code)

@@ -7,7 +7,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +19,7 @@ from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
 from bundle import bundle_root
+from bundle.dicom.files import check_installed, find_dicom_files
 from bundle.errors import InputError, find_input_error
 from bundle.files import remove_unfinished, write_json
 from bundle.inferers.engines import TorchEngine
@@ -30,7 +32,7 @@ from bundle.volumes.pipeline import VolumePipeline
 from bundle.volumes.records import file_hash, write_tables
 from bundle.volumes.report import write_report
 
-__all__ = ["inference_config", "load_network", "run"]
+__all__ = ["begin_output", "inference_config", "load_network", "make_batch", "run"]
 
 _DONE, _SOME_FAILED = 0, 1
 # On the results; the weights have a hash of their own.
@@ -46,9 +48,12 @@ def inference_config(overrides: Mapping[str, Any]) -> ConfigParser:
     return parser
 
 
+def _version() -> str:
+    return json.loads((Path(bundle_root()) / "configs" / "metadata.json").read_text())["version"]
+
+
 def _versions() -> str:
-    metadata = json.loads((Path(bundle_root()) / "configs" / "metadata.json").read_text())
-    return f"stroke lesion bundle {metadata['version']}, monai {monai.__version__}, torch {torch.__version__}"
+    return f"stroke lesion bundle {_version()}, monai {monai.__version__}, torch {torch.__version__}"
 
 
 def load_network(parser: ConfigParser) -> torch.nn.Module:
@@ -59,22 +64,40 @@ def load_network(parser: ConfigParser) -> torch.nn.Module:
     return network.eval()
 
 
-def _batch(parser: ConfigParser, output: Path, workers: int, regions: str | None, **options: Any) -> VolumeBatch:
-    """All that is needed for a batch, from the config."""
+def _batch(
+    parser: ConfigParser,
+    output: Path,
+    workers: int,
+    regions: str | None,
+    dicom: Mapping[str, Any] | None,
+    **options: Any,
+) -> VolumeBatch:
+    """All that is needed for a batch, from the config; with options of DicomPipeline where there is DICOM."""
     atlas = None if regions is None else RegionAtlas(regions)
     network, inferer = load_network(parser), parser.get_parsed_content("inferer")
     device = parser.get_parsed_content("device")
+    weights = file_hash(Path(parser.get_parsed_content("ckpt_path")))
     asked = {
         **parser.config,
         **options,
         "trained_with": parser.get_parsed_content("trained_with"),
         "regions": regions and file_hash(Path(regions)),
+        **{name: value for name, value in (dicom or {}).items() if value},
     }
     settings = json.dumps({key: asked[key] for key in sorted(asked) if key not in _WITHOUT_EFFECT}, default=str)
-    pipeline = VolumePipeline(
+    threshold = parser.get_parsed_content("threshold")
+    steps: Callable[..., VolumePipeline] = VolumePipeline
+    if dicom is not None:
+        # Here, so that a batch of images does not wait for packages that it may not have.
+        from bundle.dicom.pipeline import DicomPipeline
+        from bundle.dicom.segmentation import Algorithm
+
+        name = f"{type(network).__name__} for stroke lesions"
+        steps = partial(DicomPipeline, algorithm=Algorithm(name, _version(), weights, threshold), **dicom)
+    pipeline = steps(
         parser.get_parsed_content("preprocessing"),
         output,
-        threshold=parser.get_parsed_content("threshold"),
+        threshold=threshold,
         save_probability=parser.get_parsed_content("save_probability"),
         regions=atlas,
         **options,
@@ -87,12 +110,70 @@ def _batch(parser: ConfigParser, output: Path, workers: int, regions: str | None
     return VolumeBatch(
         pipeline,
         infer,
-        file_hash(Path(parser.get_parsed_content("ckpt_path"))),
+        weights,
         hashlib.sha256(settings.encode()).hexdigest(),
         _versions(),
         workers,
         parser.get_parsed_content("progress"),
     )
+
+
+def make_batch(
+    output: Path,
+    config: Mapping[str, Any],
+    pipeline: Mapping[str, Any],
+    workers: int,
+    regions: str | None = None,
+    dicom: Mapping[str, Any] | None = None,
+) -> tuple[VolumeBatch, str]:
+    """A batch that is ready to run, and the name of the engine that computes its network.
+
+    Args:
+        output: the folder of the results.
+        config: what stands in place of configs/inference.json's values, where it is not None.
+        pipeline: options of :class:`bundle.volumes.VolumePipeline`.
+        workers: processes beside this one.
+        regions: a label image in MNI space.
+        dicom: options of :class:`bundle.dicom.pipeline.DicomPipeline`, where volumes may come as DICOM.
+
+    Raises:
+        InputError: when an option cannot be used.
+    """
+    parser = inference_config(config)
+    try:
+        batch = _batch(parser, output, workers, regions, dicom, **pipeline)
+    except (RuntimeError, TypeError, ValueError) as error:  # MONAI makes a RuntimeError of what a component raises
+        if find_input_error(error) is None:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise InputError(f"An option cannot be used: {reason}") from error
+        raise
+    engine = parser.get_parsed_content("inferer").engine
+    if isinstance(engine, TorchEngine):
+        keep_freed_memory()
+    else:  # it has memory of its own
+        return_freed_memory()
+    return batch, engine.name
+
+
+def _find(source: str, output: Path, dicom: Mapping[str, Any]) -> tuple[list[VolumeInput], list[str] | None]:
+    """The volumes of a source; and of its DICOM studies, if any, for people, which series were taken and why.
+
+    Raises:
+        InputError: when there are none, or options for DICOM and no DICOM.
+    """
+    files = find_dicom_files(source, output)
+    if not files:
+        volumes = find_volumes(source, output)
+        for option in (name for name, value in dicom.items() if value):
+            raise InputError(f"--{option} is for DICOM, and {source} holds none.")
+        return volumes, None
+    check_installed()
+    from bundle.dicom.studies import find_studies  # here, so that a batch of images does not wait for it
+
+    images = find_volumes(source, output, may_be_none=True) if Path(source).is_dir() else []
+    studies = find_studies(files, source, output, dicom["series"], [volume.name for volume in images])
+    lines = [f"{study.folder}: {line}" for study in studies for line in study.lines]
+    return [*images, *(study.volume for study in studies)], lines
 
 
 def _share(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
@@ -108,8 +189,12 @@ def _share(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInpu
     return list(volumes[number - 1 :: count])
 
 
-def _begin_output(output: Path, alone: bool) -> None:
+def begin_output(output: Path, alone: bool) -> None:
     """Makes the folder and the log in it.
+
+    Args:
+        output: the folder of the results.
+        alone: whether nothing else writes there.
 
     Raises:
         InputError: when nothing can be written there.
@@ -168,6 +253,7 @@ def run(
     regions: str | None = None,
     shard: str | None = None,
     workers: int | None = None,
+    dicom: Mapping[str, Any] | None = None,
     import_seconds: float | None = None,
 ) -> int:
     """Segments volumes.
@@ -180,6 +266,7 @@ def run(
         regions: a label image in MNI space.
         shard: ``"i/n"`` for the i-th of n parts of the volumes.
         workers: processes beside this one; 2, or none for a single volume.
+        dicom: ``series`` that is taken of each study, ``structured_report`` whether one is written.
         import_seconds: what the imports took, when the seconds are to be told.
 
     Returns:
@@ -191,24 +278,18 @@ def run(
     begin = time.perf_counter()
     keep_to_quota()
     target = Path(output).resolve()
-    volumes = find_volumes(source, target)
+    dicom = {"series": None, "structured_report": False} if dicom is None else dicom
+    volumes, choices = _find(source, target, dicom)
     asked = _share(volumes, shard)
-    parser = inference_config({**config, "inferer::progress": config["progress"] and len(asked) == 1})
+    reports = None if choices is None else {"structured_report": dicom["structured_report"]}
+    config = {**config, "inferer::progress": config["progress"] and len(asked) == 1}
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
-    try:
-        batch = _batch(parser, target, workers, regions, **pipeline)
-    except (RuntimeError, TypeError, ValueError) as error:  # MONAI makes a RuntimeError of what a component raises
-        if find_input_error(error) is None:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise InputError(f"An option cannot be used: {reason}") from error
-        raise
-    engine = parser.get_parsed_content("inferer").engine
-    if isinstance(engine, TorchEngine):
-        keep_freed_memory()
-    else:  # it has memory of its own
-        return_freed_memory()
-    _begin_output(target, alone=shard is None)
-    logging.getLogger("bundle").info("Network: %s", engine.name)
+    batch, engine = make_batch(target, config, pipeline, workers, regions, reports)
+    begin_output(target, alone=shard is None)
+    logging.getLogger("bundle").info("Network: %s", engine)
+    for line in choices or ():
+        logging.getLogger("bundle").info("%s", line)
+        print(line)
     ready = time.perf_counter()
     try:
         batch.run(asked)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -29,6 +31,15 @@ Box = Literal["brain", "thesis_180", "thesis_192"]
 Space = Literal["native", "mni"]
 
 _ALL_SLICES = 10_000
+
+
+def _load(keys: Sequence[str]) -> LoadImaged:
+    """MONAI's loader; where pydicom is installed, MONAI tells the console that NVIDIA's decoder for it is not."""
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
+        # nibabel first: it knows .mgz, which MONAI would hand to ITK; the others follow where it cannot read.
+        return LoadImaged(keys, reader="NibabelReader", image_only=True, ensure_channel_first=True)
 
 
 def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFailure) -> list[MapTransform]:
@@ -105,8 +116,7 @@ class VolumePreprocessing(Compose):
         self.bias_correction = bias_correction
         super().__init__(
             [
-                # nibabel first: it knows .mgz, which MONAI would hand to ITK; the others follow where it cannot read.
-                LoadImaged(keys, reader="NibabelReader", image_only=True, ensure_channel_first=True),
+                _load(keys),
                 CheckVolumed(keys[0]),
                 Orientationd(keys, axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
                 *([CorrectBiasFieldd(keys[0])] if bias_correction else []),

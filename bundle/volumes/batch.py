@@ -18,7 +18,7 @@ from bundle.errors import explain
 from bundle.files import remove_unfinished, write_json
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.pipeline import VolumePipeline
-from bundle.volumes.records import file_hash, is_finished, read_record, record_path
+from bundle.volumes.records import input_hash, is_finished, read_record, record_path
 from bundle.volumes.workers import Workers, finish, peak_mb, prepare
 
 __all__ = ["VolumeBatch"]
@@ -121,7 +121,7 @@ class VolumeBatch:
 
     def _key(self, volume: VolumeInput) -> dict[str, str]:
         try:
-            content = file_hash(volume.file)
+            content = input_hash(volume)
         except OSError:  # told by the header's check, in its words
             content = ""
         return {"input": content, "weights": self.weights, "settings": self.settings}

@@ -30,10 +30,14 @@ class VolumeInput(NamedTuple):
         name: of its results, without suffix: the folders below the input's and the stem; no other volume of the batch
             has it. A BIDS name has lost its ``_T1w``; one of more than 180 bytes is cut, and ends in 8 digits of its
             hash.
+        instances: the DICOM files of one series, in place of an image; ``file`` is then where that is converted to.
+        refusal: a sentence on why it cannot be used, where that is known already.
     """
 
     file: Path
     name: str
+    instances: tuple[Path, ...] = ()
+    refusal: str = ""
 
 
 def _expects(source: str) -> str:
@@ -123,7 +127,7 @@ def _matching(pattern: str) -> tuple[list[Path], Path]:
     return sorted(file for file in base.glob("/".join(parts[wild:])) if file.is_file()), base
 
 
-def find_volumes(source: str | Path, output: str | Path) -> list[VolumeInput]:
+def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = False) -> list[VolumeInput]:
     """The volumes of a batch, in the order of their paths, or of the list.
 
     Args:
@@ -131,6 +135,7 @@ def find_volumes(source: str | Path, output: str | Path) -> list[VolumeInput]:
             ``dataset_description.json``), of which the subjects' T1w images count; a pattern; or a list of paths, as
             text or as a table with a column image, file, path or filename.
         output: the folder of the results, which is not searched.
+        may_be_none: for a source that holds DICOM, in which images are welcome and not expected.
 
     Raises:
         InputError: when the source does not exist, holds no image, or is a table without a column of paths.
@@ -149,7 +154,7 @@ def find_volumes(source: str | Path, output: str | Path) -> list[VolumeInput]:
         expected = "files that fit the pattern"
     else:
         raise InputError(_expects(str(source)))
-    if not files:
+    if not files and not may_be_none:
         raise InputError(f"{source} holds no image; expected: {expected}.")
     # A link's own name counts, not that of what it leads to: absolute, not resolved.
     files = list(dict.fromkeys(Path(os.path.normpath(file.absolute())) for file in files))

@@ -13,7 +13,16 @@ from typing import Any
 from bundle.files import write_atomically
 from bundle.volumes.inputs import VolumeInput
 
-__all__ = ["LESION_COLUMNS", "VOLUME_COLUMNS", "file_hash", "is_finished", "read_record", "record_path", "write_tables"]
+__all__ = [
+    "LESION_COLUMNS",
+    "VOLUME_COLUMNS",
+    "file_hash",
+    "input_hash",
+    "is_finished",
+    "read_record",
+    "record_path",
+    "write_tables",
+]
 
 VOLUME_COLUMNS = (
     "name",
@@ -57,6 +66,17 @@ def file_hash(file: Path) -> str:
         raise FileNotFoundError(f"{file} is no file.")
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def input_hash(volume: VolumeInput) -> str:
+    """The SHA-256 of what a volume is made from: its file, or the instances of its DICOM series.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    if not volume.instances:
+        return file_hash(volume.file)
+    return hashlib.sha256(" ".join(map(file_hash, volume.instances)).encode()).hexdigest()
 
 
 def record_path(output: Path, volume: VolumeInput) -> Path:

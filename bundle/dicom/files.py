@@ -1,0 +1,66 @@
+"""Which files are DICOM, found out without the packages that read them."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from bundle.data.datalists import SUFFIXES
+from bundle.errors import InputError
+
+__all__ = ["check_installed", "find_dicom_files"]
+
+_PREAMBLE = 128
+_MAGIC = b"DICM"
+_PACKAGES = ("pydicom", "highdicom", "pynetdicom", "dcm2niix")
+
+
+def check_installed() -> None:
+    """Asks for the packages that DICOM needs.
+
+    Raises:
+        InputError: when one of them is not installed.
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"DICOM needs packages that are not installed ({', '.join(missing)}): pip install -r requirements-dicom.txt"
+        )
+
+
+def _is_dicom(file: Path) -> bool:
+    """By what every DICOM file has behind its preamble; names say little, those of a CD have no suffix."""
+    try:
+        if not file.is_file():  # a pipe would be waited for
+            return False
+        with file.open("rb") as stream:
+            return stream.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
+    except OSError:
+        return False
+
+
+def find_dicom_files(source: str | Path, output: str | Path) -> list[Path]:
+    """The DICOM files of a folder and its subfolders, or the one that a source is, in the order of their paths.
+
+    Args:
+        source: a file or a folder; anything else holds none. Of a BIDS dataset the images count, not its source data.
+        output: the folder of the results, which is not searched.
+    """
+    path, outside = Path(os.path.normpath(Path(source).absolute())), Path(output).resolve()
+    if path.is_file():
+        return [path] if _is_dicom(path) else []
+    if not path.is_dir() or (path / "dataset_description.json").exists():
+        return []
+    found: list[Path] = []
+    entered: set[Path] = set()
+    for current, folders, files in os.walk(path, followlinks=True):
+        real = Path(current).resolve()
+        if real in entered or real.is_relative_to(outside):
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        names = (name for name in sorted(files) if not name.startswith(".") and not name.lower().endswith(SUFFIXES))
+        found.extend(file for name in names if _is_dicom(file := Path(current, name)))
+    return found

@@ -1,0 +1,156 @@
+"""Series made of the real one with pydicom: other scans of a study, and what can be wrong with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import (
+    UID,
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    generate_uid,
+)
+
+FACTOR = 4
+
+
+def thin(folder: Path) -> list[Dataset]:
+    """Every fourth slice, row and column of a series, in the order of the slices; places are those of the voxels."""
+    slices = sorted((pydicom.dcmread(file) for file in folder.iterdir()), key=lambda one: int(one.InstanceNumber))
+    thinned = slices[::FACTOR]
+    for number, one in enumerate(thinned, start=1):
+        one.PixelData = np.ascontiguousarray(one.pixel_array[::FACTOR, ::FACTOR]).tobytes()
+        one.Rows, one.Columns = one.Rows // FACTOR, one.Columns // FACTOR
+        one.PixelSpacing = [FACTOR * float(size) for size in one.PixelSpacing]
+        one.SliceThickness = FACTOR * float(one.SliceThickness)
+        one.InstanceNumber = number
+    return thinned
+
+
+def save(series: Iterable[Dataset], folder: Path, name: str = "{:03}.dcm") -> Path:
+    """Writes instances as files that are called by their place in the list."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, one in enumerate(series):
+        one.save_as(folder / name.format(number))
+    return folder
+
+
+def another(series: Sequence[Dataset], number: int, description: str, **changes: object) -> list[Dataset]:
+    """A copy of a series as another of its study, with instances of its own; a change to None takes something away."""
+    copies = deepcopy(list(series))
+    uid = generate_uid()
+    for one in copies:
+        one.SeriesInstanceUID, one.SeriesNumber, one.SeriesDescription = uid, number, description
+        one.ProtocolName = description
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        for keyword, value in changes.items():
+            if value is None:
+                one.pop(keyword, None)
+            else:
+                setattr(one, keyword, value)
+    return copies
+
+
+def in_study(series: Sequence[Dataset], patient: str) -> list[Dataset]:
+    """A copy of a series as that of another patient."""
+    study_uid = generate_uid()
+    copies = another(series, int(series[0].SeriesNumber), series[0].SeriesDescription)
+    for one in copies:
+        one.StudyInstanceUID, one.PatientID = study_uid, patient
+    return copies
+
+
+def turned(one: Dataset) -> Dataset:
+    """A slice across the others: its rows run where the slices' normal did."""
+    row, column = np.array(one.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    one.ImageOrientationPatient = [*np.cross(row, column).round(12).tolist(), *column.tolist()]
+    return one
+
+
+def enhanced(series: Sequence[Dataset]) -> Dataset:
+    """A series as one multi-frame object, its frames in the order of the list."""
+    first = series[0]
+    whole = deepcopy(first)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        whole.pop(keyword, None)
+    whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    whole.SOPInstanceUID = whole.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    whole.NumberOfFrames = len(series)
+    measures, orientation = Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = first.PixelSpacing, first.SliceThickness
+    orientation.ImageOrientationPatient = first.ImageOrientationPatient
+    shared = Dataset()
+    shared.PixelMeasuresSequence = DicomSequence([measures])
+    shared.PlaneOrientationSequence = DicomSequence([orientation])
+    whole.SharedFunctionalGroupsSequence = DicomSequence([shared])
+    frames = []
+    for one in series:
+        frame, position, content = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = one.ImagePositionPatient
+        number = int(one.InstanceNumber)
+        content.DimensionIndexValues, content.StackID, content.InStackPositionNumber = [1, number], "1", number
+        frame.PlanePositionSequence = DicomSequence([position])
+        frame.FrameContentSequence = DicomSequence([content])
+        frames.append(frame)
+    whole.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
+    indices = []
+    for pointer in ("StackID", "InStackPositionNumber"):
+        index = Dataset()
+        index.DimensionIndexPointer = pydicom.datadict.tag_for_keyword(pointer)
+        index.FunctionalGroupPointer = pydicom.datadict.tag_for_keyword("FrameContentSequence")
+        indices.append(index)
+    whole.DimensionIndexSequence = DicomSequence(indices)
+    whole.PixelData = b"".join(one.PixelData for one in series)
+    return whole
+
+
+def _compressed(syntax: UID) -> Callable[[Dataset], None]:
+    return lambda one: one.compress(syntax)
+
+
+def _jpeg_2000(one: Dataset) -> None:
+    content = BytesIO()
+    Image.fromarray(one.pixel_array).save(content, "JPEG2000", irreversible=False, no_jp2=True)
+    one.PixelData = encapsulate([content.getvalue()])
+    one["PixelData"].VR = "OB"
+    one.file_meta.TransferSyntaxUID = JPEG2000Lossless
+
+
+def _deflated(one: Dataset) -> None:
+    one.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+
+
+COMPRESSED: dict[str, Callable[[Dataset], None]] = {
+    "RLE": _compressed(pydicom.uid.RLELossless),
+    "JPEG-LS": _compressed(pydicom.uid.JPEGLSLossless),
+    "JPEG 2000": _jpeg_2000,
+    "deflated": _deflated,
+}
+"""Ways to make the pixels of an instance smaller that can be undone to the bit."""
+
+
+def save_implicit(one: Dataset, file: Path) -> None:
+    """Without the types of its values, as the network carries it by default."""
+    one.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    pydicom.dcmwrite(file, one, implicit_vr=True, little_endian=True, force_encoding=True)
+
+
+def save_big_endian(one: Dataset, file: Path) -> None:
+    """With the bytes of numbers the other way round; those of private elements, which pydicom cannot turn, left out."""
+    assert one.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    one.remove_private_tags()
+    one.PixelData = one.pixel_array.astype(">u2").tobytes()
+    one.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    pydicom.dcmwrite(file, one, implicit_vr=False, little_endian=False, force_encoding=True)

@@ -1,0 +1,72 @@
+"""DICOM is found by what is in a file; without its packages a sentence says what to install, and nothing else waits."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle import bundle_root
+from bundle.dicom.files import check_installed, find_dicom_files
+from bundle.errors import InputError
+from scripts.segment import segment
+
+DICOM = bytes(128) + b"DICM"
+
+
+def make(folder: Path, *names: str, content: bytes = DICOM) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def test_a_file_is_dicom_by_its_content(tmp_path: Path) -> None:
+    make(tmp_path / "scans", "CD/IM0001", "CD/b.dcm", "a.IMA", "image.nii.gz", ".hidden", "results/mask.dcm")
+    make(tmp_path / "scans", "notes.dcm", "short", content=b"no DICOM")
+    (tmp_path / "scans" / "CD" / "loop").symlink_to(tmp_path / "scans")
+    found = find_dicom_files(tmp_path / "scans", tmp_path / "scans" / "results")
+    assert [str(file.relative_to(tmp_path / "scans")) for file in found] == ["a.IMA", "CD/IM0001", "CD/b.dcm"]
+    assert find_dicom_files(tmp_path / "scans" / "CD" / "IM0001", tmp_path) == [tmp_path / "scans" / "CD" / "IM0001"]
+    assert find_dicom_files(tmp_path / "nowhere", tmp_path) == []
+
+
+def test_source_data_of_a_bids_dataset_is_no_input(tmp_path: Path) -> None:
+    make(tmp_path, "sourcedata/a.dcm", "dataset_description.json")
+    assert find_dicom_files(tmp_path, tmp_path / "results") == []
+
+
+def test_without_the_packages_it_is_said_how_to_install_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bundle.dicom.files.find_spec", lambda name: None if name == "highdicom" else object())
+    make(tmp_path, "scans/a.dcm")
+    sentence = r"^DICOM needs packages that are not installed \(highdicom\): pip install -r requirements-dicom\.txt$"
+    with pytest.raises(InputError, match=sentence):
+        segment(str(tmp_path / "scans"), str(tmp_path / "results"))
+    assert not (tmp_path / "results").exists()
+    monkeypatch.setattr("bundle.dicom.files.find_spec", lambda name: object())
+    check_installed()
+
+
+@pytest.mark.parametrize("option", [{"series": 5}, {"structured_report": True}])
+def test_options_for_dicom_are_refused_where_there_is_none(option: dict, tmp_path: Path) -> None:
+    make(tmp_path, "scan.nii", content=b"")
+    (name,) = option
+    with pytest.raises(InputError, match=re.escape(f"--{name} is for DICOM, and {tmp_path}/scan.nii holds none.")):
+        segment(str(tmp_path / "scan.nii"), str(tmp_path / "results"), **option)
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("scripts.segment", ("pydicom", "highdicom", "pynetdicom", "dcm2niix", "torch")),
+        # MONAI imports pydicom by itself where it is installed.
+        ("scripts.segmentation", ("highdicom", "pynetdicom", "dcm2niix", "bundle.dicom.pipeline")),
+    ],
+)
+def test_what_needs_no_dicom_does_not_import_its_packages(module: str, unwanted: tuple[str, ...]) -> None:
+    program = f"import sys, {module}; print([name for name in {unwanted} if name in sys.modules])"
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=bundle_root(), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

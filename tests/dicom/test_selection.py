@@ -1,0 +1,117 @@
+"""The T1w series is found among others, for a reason that is told; what is no stack of slices is never taken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
+
+from bundle.dicom.files import find_dicom_files
+from bundle.dicom.selection import Choice, choose_series
+from bundle.dicom.series import read_series
+from bundle.errors import InputError
+from tests.dicom.scans import another, save, turned
+
+pytestmark = pytest.mark.dicom
+
+
+def chosen(folder: Path, asked: str | None = None) -> Choice:
+    series, faults = read_series(find_dicom_files(folder, folder / "results"))
+    assert faults == {}
+    return choose_series(series, asked)
+
+
+def localizer(series: list[Dataset]) -> list[Dataset]:
+    slices = another(series[:12], 1, "3-plane", ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
+    return [*slices[:6], *(turned(one) for one in slices[6:])]
+
+
+def test_of_a_study_the_native_t1w_series_is_taken_and_the_reasons_are_told(
+    head_series: list[Dataset], tmp_path: Path
+) -> None:
+    study = (
+        head_series,
+        localizer(head_series),
+        another(head_series, 2, "AX T2 TSE", EchoTime=95, RepetitionTime=5000, InversionTime=None),
+        another(head_series, 3, "AX unnamed", EchoTime=95, RepetitionTime=5000, InversionTime=None),
+        another(head_series, 4, "SAG DARK-FLUID", EchoTime=120, InversionTime=2200),
+        another(head_series, 6, "SAG MPRAGE", ContrastBolusAgent="Gadovist"),
+        another(head_series[::2], 7, "T1 3 mm"),
+        another(head_series, 8, "TOF_3D", EchoTime=3.6, RepetitionTime=21, InversionTime=None),
+        another(head_series[:3], 9, "SCREEN", SOPClassUID=SecondaryCaptureImageStorage),
+        another(head_series, 10, "T1 MPR", ImageType=["DERIVED", "SECONDARY", "MPR"]),
+    )
+    for number, series in enumerate(study):
+        save(series, tmp_path / str(number))
+    choice = chosen(tmp_path)
+    assert choice.series.number == "5"
+    assert choice.lines() == [
+        "taken: series 5 (SAG MPRAGE 220 FOV): T1w, 48 slices of 3.6 mm",
+        f"passed over: series 1 (3-plane): series 1 (3-plane) in {tmp_path}/1 has slices in several directions: a "
+        "localizer or several stacks, no single volume.",
+        "passed over: series 2 (AX T2 TSE): its name says 'T2'",
+        "passed over: series 3 (AX unnamed): its echo time is 95 ms, 15 or less are T1w",
+        "passed over: series 4 (SAG DARK-FLUID): its name says 'DARK-FLUID'",
+        "passed over: series 8 (TOF_3D): its name says 'TOF'",
+        "passed over: series 9 (SCREEN): it holds Secondary Capture Image Storage",
+        "passed over: series 10 (T1 MPR): its images are of type MPR",
+        "passed over: series 7 (T1 3 mm): T1w too, but 24 slices of 7.2 mm",
+        "passed over: series 6 (SAG MPRAGE): T1w too, but 48 slices of 3.6 mm, after contrast",
+    ]
+
+
+GE = {"EchoTime": 3.1, "RepetitionTime": 8.2, "InversionTime": 450}
+PHILIPS = {"EchoTime": 3.7, "RepetitionTime": 8.1, "InversionTime": None}
+SPIN_ECHO = {"EchoTime": 12, "RepetitionTime": 550, "InversionTime": None}
+LONG = {"EchoTime": 9, "RepetitionTime": 2500, "InversionTime": None}
+
+
+@pytest.mark.parametrize(
+    ("description", "changes", "reason"),
+    [
+        ("Ax 3D BRAVO", GE, ""),
+        ("sT1W_3D_TFE SENSE", PHILIPS, ""),
+        ("t1_se_tra", SPIN_ECHO, ""),
+        ("without a name for it", SPIN_ECHO, ""),
+        ("T1 FLAIR", {"EchoTime": 9, "RepetitionTime": 2000, "InversionTime": 860}, ""),
+        ("MPRAGE without contrast", {}, ""),
+        ("without a name for it", LONG, "its repetition time is 2500 ms without inversion, 1000 or less are T1w"),
+        ("PD", LONG, "its name says 'PD'"),
+        ("FLAIR", {"EchoTime": 9}, "its name says 'FLAIR'"),
+        ("T1 of all names", {"EchoTime": 90}, "its echo time is 90 ms, 15 or less are T1w"),
+        ("t1 space", {"InversionTime": 1800}, "its inversion time is 1800 ms, 300 to 1400 are T1w"),
+        ("ep2d_diff_3scan_trace", {}, "its name says 'diff'"),
+        ("without a name for it", {"EchoTime": None}, "neither its name nor its echo and repetition times say that"),
+        ("MPRAGE", {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "its images are of type P"),
+        ("head", {"AngioFlag": "Y"}, "it is an angiography"),
+        ("CT head", {"Modality": "CT", "SOPClassUID": CTImageStorage}, "it holds CT Image Storage"),
+    ],
+)
+def test_names_and_times_of_many_scanners(
+    description: str, changes: dict, reason: str, head_series: list[Dataset], tmp_path: Path
+) -> None:
+    save(another(head_series, 3, description, **changes), tmp_path)
+    if not reason:
+        assert chosen(tmp_path).series.description == description
+        return
+    said = re.escape(f"{tmp_path} holds no T1w series (series 3 ({description}): {reason}") + r".*\): name one with --s"
+    with pytest.raises(InputError, match=said):
+        chosen(tmp_path)
+
+
+def test_the_series_that_is_asked_for_is_taken_by_number_or_uid(head_series: list[Dataset], tmp_path: Path) -> None:
+    flair = another(head_series, 12, "FLAIR")
+    save(head_series, tmp_path / "a")
+    save(flair, tmp_path / "b")
+    for asked in ("12", str(flair[0].SeriesInstanceUID)):
+        choice = chosen(tmp_path, asked)
+        assert choice.series.description == "FLAIR"
+        assert choice.lines()[1] == "passed over: series 5 (SAG MPRAGE 220 FOV): another was asked for"
+    with pytest.raises(InputError, match=r"holds no series 7: there are series 5 \(SAG MPRAGE 220 FOV\); series 12"):
+        chosen(tmp_path, "7")
+    save(another(head_series, 12, "T1"), tmp_path / "c")
+    with pytest.raises(InputError, match=r"holds 2 series 12: name one by its SeriesInstanceUID\.$"):
+        chosen(tmp_path, "12")
