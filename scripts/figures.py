@@ -65,8 +65,10 @@ class ThesisFigure(NamedTuple):
 
 
 def _titles() -> dict[str, str]:
-    """What the tables call each run."""
-    return {row.run: row.title for table in load_tables().values() for row in table.rows if row.run}
+    """What the tables call each run: those of whole networks first, in whose terms the others are."""
+    tables = load_tables()
+    rows = [row for name in ("table_4_2", "table_3_2", *tables) for row in tables[name].rows if row.run]
+    return {row.run: row.title for row in reversed(rows) if row.run}
 
 
 def _find(asked: Request) -> tuple[Path, dict[str, Any]]:

@@ -29,6 +29,7 @@ _TESTED = {"dsc": "DSC", "recall": "recall", "precision": "precision"}
 _SIGNIFICANT = 0.05
 _WORST = 4
 _WORST_FROM_ML = 1.0
+_CASE = "simulated case"
 
 
 class Claim(NamedTuple):
@@ -301,11 +302,12 @@ def _save_pictures(networks: Mapping[str, Tested], comparison: Path, test: Path,
     """Writes them; the sentence under each by its file's name."""
     shipped, ours = networks[SHIPPED], networks["tsrl_net"]
     sentences = {"results_dsc.png": "DSC of the simulated cases: quartiles, and the mean as a dot."}
-    save_dsc_boxes({network.title: network.metric("dsc") for network in networks.values()}, docs / "results_dsc.png")
+    dsc = {network.title: network.metric("dsc") for network in networks.values()}
+    save_dsc_boxes(dsc, docs / "results_dsc.png", _CASE)
     if "agmr_net" in networks:
         other = networks["agmr_net"]
         recalls = ours.metric("recall"), other.metric("recall")
-        save_recall_pairs(*recalls, (ours.title, other.title), docs / "results_recall.png")
+        save_recall_pairs(*recalls, (ours.title, other.title), docs / "results_recall.png", _CASE)
         sentences["results_recall.png"] = _recall_sentence(networks)
     sentences["results_volume.png"] = f"DSC of {shipped.title}, against the volume of the simulated lesions of a case."
     save_dsc_by_volume(shipped.metric("true_volume_ml"), shipped.metric("dsc"), docs / "results_volume.png")

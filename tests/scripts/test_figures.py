@@ -101,6 +101,18 @@ def test_recall_and_boxes_are_of_all_cases_of_one_name(work: Experiments) -> Non
     assert list(read_cases(table)) == [f"{session}/1_label.nii.gz" for session in SESSIONS]
 
 
+def test_boxes_have_the_names_of_the_networks_and_not_those_of_one_of_their_settings(
+    work: Experiments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    FIGURES["figure_4_7"].save(Request(work, load_runs(), None, tmp_path / "figure.png"))
+    (axis,) = drawn[0].axes
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert names == ["UNet++", "ACSNet", "Attention U-Net", "D-UNet", "AGMR-Net", "TSRL-Net"]
+    assert axis.get_xlabel() == "DSC of a test case"
+
+
 def test_focus_is_drawn_in_the_order_of_its_settings(
     work: Experiments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
