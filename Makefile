@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino lint bench bench-others clean
+.PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino test-cluster lint bench bench-others clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -17,7 +17,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not distributed and not batch and not browser and not openvino"
+	$(BIN)/python -m pytest -m "not slow and not distributed and not batch and not browser and not openvino and not cluster"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(BIN)/python -m pytest -m slow
@@ -37,6 +37,10 @@ test-batch: $(BIN)/.ready  ## a folder of 88 files and three kills; copies of on
 test-openvino: $(BIN)/.ready  ## the OpenVINO engine, which stays installed
 	$(BIN)/pip install --quiet -r requirements-openvino.txt
 	$(BIN)/python -m pytest -m openvino
+
+test-cluster: $(BIN)/.ready  ## two Ray nodes in a network of their own; Ray stays installed
+	$(BIN)/pip install --quiet -r requirements-ray.txt
+	$(BIN)/python -m pytest -m cluster
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check . --fix

@@ -37,6 +37,7 @@ def segment(
     engine: EngineName = "auto",
     shard: str | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     progress: bool = True,
     timing: bool = False,
 ) -> None:
@@ -69,6 +70,8 @@ def segment(
             where it is installed. "openvino_int8" is faster still, with masks that differ a little.
         shard: "i/n" takes the i-th of n parts of the volumes, for job arrays; all may share OUTPUT.
         workers: processes beside this one that read, register and write; 2, or none for a single volume.
+        ray: "host:port" of a Ray cluster (pip install -r requirements-ray.txt) that this machine belongs to, to spread
+            the volumes over its machines; OUTPUT is in a folder that they share. docs/many_machines.md.
         progress: show a bar.
         timing: say at the end where the seconds went.
     """
@@ -99,6 +102,7 @@ def segment(
         regions=regions and str(regions),
         shard=shard,
         workers=workers,
+        ray=ray and str(ray),
         import_seconds=time.perf_counter() - begin if timing else None,
     )
     raise SystemExit(code)

@@ -8,6 +8,8 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,17 +22,19 @@ from monai.bundle import ConfigParser
 from bundle import bundle_root
 from bundle.errors import InputError, find_input_error
 from bundle.files import remove_unfinished, write_json
+from bundle.inferers.engines import Engine as NetworkEngine
 from bundle.inferers.engines import TorchEngine
 from bundle.memory import keep_freed_memory, return_freed_memory
 from bundle.processes import keep_to_quota
 from bundle.volumes.batch import VolumeBatch
+from bundle.volumes.cluster import ClusterBatch, connected
 from bundle.volumes.inputs import VolumeInput, find_volumes
 from bundle.volumes.lesion_table import RegionAtlas
 from bundle.volumes.pipeline import VolumePipeline
 from bundle.volumes.records import file_hash, write_tables
 from bundle.volumes.report import write_report
 
-__all__ = ["run"]
+__all__ = ["batch_on_machine", "run"]
 
 _DONE, _SOME_FAILED = 0, 1
 # On the results; the weights have a hash of their own.
@@ -60,7 +64,32 @@ def _network(parser: ConfigParser) -> torch.nn.Module:
 
 
 def _batch(parser: ConfigParser, output: Path, workers: int, regions: str | None, **options: Any) -> VolumeBatch:
-    """All that is needed for a batch, from the config."""
+    """All that is needed for a batch, from the config.
+
+    Raises:
+        InputError: when an option, a file or a package is not what it must be.
+    """
+    try:
+        batch = _parsed_batch(parser, output, workers, regions, **options)
+    except (RuntimeError, TypeError, ValueError) as error:  # MONAI makes a RuntimeError of what a component raises
+        if find_input_error(error) is None:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise InputError(f"An option cannot be used: {reason}") from error
+        raise
+    if isinstance(_engine(parser), TorchEngine):
+        keep_freed_memory()
+    else:  # it has memory of its own
+        return_freed_memory()
+    return batch
+
+
+def _engine(parser: ConfigParser) -> NetworkEngine:
+    """What computes the network."""
+    return parser.get_parsed_content("inferer").engine
+
+
+def _parsed_batch(parser: ConfigParser, output: Path, workers: int, regions: str | None, **options: Any) -> VolumeBatch:
+    """The batch, with errors as they come."""
     atlas = None if regions is None else RegionAtlas(regions)
     network, inferer = _network(parser), parser.get_parsed_content("inferer")
     device = parser.get_parsed_content("device")
@@ -93,6 +122,44 @@ def _batch(parser: ConfigParser, output: Path, workers: int, regions: str | None
         workers,
         parser.get_parsed_content("progress"),
     )
+
+
+def _identity(parser: ConfigParser, batch: VolumeBatch) -> dict[str, str]:
+    """What has to be the same on the machines of a cluster, for masks that are."""
+    engine = _engine(parser).name
+    return {"software": batch.versions, "network": engine, "weights": batch.weights, "settings": batch.settings}
+
+
+def batch_on_machine(
+    expected: Mapping[str, str],
+    config: Mapping[str, Any],
+    output: Path,
+    regions: str | None,
+    options: Mapping[str, Any],
+) -> VolumeBatch:
+    """The batch on a machine of a cluster.
+
+    Args:
+        expected: software, network, weights and settings of the machine where the command runs.
+        config: see :func:`run`, as are the others.
+        output: the folder of the results.
+        regions: a label image in MNI space.
+        options: of :class:`bundle.volumes.VolumePipeline`.
+
+    Raises:
+        InputError: when the machine has others, or something is missing on it.
+    """
+    parser = _parser({**config, "progress": False, "inferer::progress": False})
+    batch = _batch(parser, output, 0, regions, **options)
+    for kind, found in _identity(parser, batch).items():
+        if found != expected[kind]:
+            raise InputError(f"its {kind} is {found}, where {expected[kind]} is expected, as on the first machine.")
+    return batch
+
+
+def _absolute(file: str | None) -> str | None:
+    """A path that holds in other working directories too."""
+    return file and str(Path(file).absolute())
 
 
 def _share(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
@@ -160,6 +227,16 @@ def _timing(records: Sequence[Mapping[str, Any]], import_seconds: float, ready_s
     return "\n".join(lines)
 
 
+def _work(batch: VolumeBatch | ClusterBatch, volumes: Sequence[VolumeInput]) -> None:
+    """Segments volumes until all are, or it is stopped."""
+    try:
+        batch.run(volumes)
+    except KeyboardInterrupt:
+        print("Stopped: the same command goes on from here.", file=sys.stderr)
+    except InputError as error:  # of a machine of the cluster
+        print(f"Error: {error}", file=sys.stderr)
+
+
 def run(
     source: str,
     output: str,
@@ -168,6 +245,7 @@ def run(
     regions: str | None = None,
     shard: str | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     import_seconds: float | None = None,
 ) -> int:
     """Segments volumes.
@@ -180,6 +258,7 @@ def run(
         regions: a label image in MNI space.
         shard: ``"i/n"`` for the i-th of n parts of the volumes.
         workers: processes beside this one; 2, or none for a single volume.
+        ray: the address of a Ray cluster whose machines do the work.
         import_seconds: what the imports took, when the seconds are to be told.
 
     Returns:
@@ -189,31 +268,25 @@ def run(
         InputError: when nothing can be done.
     """
     begin = time.perf_counter()
+    if ray is not None and workers is not None:
+        raise InputError("--workers is for one machine: with --ray each core of each machine has a volume of its own.")
     keep_to_quota()
     target = Path(output).resolve()
     volumes = find_volumes(source, target)
     asked = _share(volumes, shard)
     parser = _parser({**config, "inferer::progress": config["progress"] and len(asked) == 1})
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
-    try:
-        batch = _batch(parser, target, workers, regions, **pipeline)
-    except (RuntimeError, TypeError, ValueError) as error:  # MONAI makes a RuntimeError of what a component raises
-        if find_input_error(error) is None:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise InputError(f"An option cannot be used: {reason}") from error
-        raise
-    engine = parser.get_parsed_content("inferer").engine
-    if isinstance(engine, TorchEngine):
-        keep_freed_memory()
-    else:  # it has memory of its own
-        return_freed_memory()
-    _begin_output(target, alone=shard is None)
-    logging.getLogger("bundle").info("Network: %s", engine.name)
-    ready = time.perf_counter()
-    try:
-        batch.run(asked)
-    except KeyboardInterrupt:
-        print("Stopped: the same command goes on from here.", file=sys.stderr)
+    batch = _batch(parser, target, workers, regions, **pipeline)
+    with nullcontext() if ray is None else connected(ray):
+        _begin_output(target, alone=shard is None)
+        logging.getLogger("bundle").info("Network: %s", _engine(parser).name)
+        ready = time.perf_counter()
+        if ray is None:
+            _work(batch, asked)
+        else:
+            config = {**config, "ckpt_path": _absolute(config["ckpt_path"])}
+            arguments = _identity(parser, batch), config, target, _absolute(regions), pipeline
+            _work(ClusterBatch(batch, partial(batch_on_machine, *arguments)), asked)
     done = time.perf_counter()
     records = batch.records(volumes)
     try:
