@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -93,7 +92,6 @@ def connected(address: str) -> Iterator[None]:
         raise InputError(f"--ray {address} is no address: host:port of the cluster's first machine is expected.")
     if not _answers(address):
         raise InputError(f"No Ray cluster answers at {address}: 'ray start --head' there says its host and port.")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # else it warns where there is no internet
     import ray
 
     try:

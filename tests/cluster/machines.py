@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from bundle import bundle_root
 from tests.batch.test_survival import descendants
@@ -21,10 +21,10 @@ ADDRESS = f"127.0.0.1:{PORT}"
 
 _AS_USER = [] if os.geteuid() == 0 else ["--map-root-user"]
 _TO_USER = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_agent_register_timeout_ms": "120000",  # Ray's own 15 s are too few for a machine that is busy
-    "OMP_NUM_THREADS": "2",
+_ENVIRONMENT = os.environ | {
+    # A busy machine is slower than Ray expects.
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_niceness": "0",
 }
 
 
@@ -32,57 +32,49 @@ class Machines:
     """Nodes 127.0.0.1, 127.0.0.2 and so on in a network and a tree of processes of their own."""
 
     def __enter__(self) -> Machines:
-        # Sockets have short names.
-        self.folder = Path(tempfile.mkdtemp(prefix="ray"))
+        self.folder = Path(tempfile.mkdtemp(prefix="ray"))  # short, as the names of sockets are
         self.nodes: dict[int, subprocess.Popen] = {}
         words = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc", *_AS_USER]
-        script = "ip link set lo up && echo ready && exec sleep infinity"
-        self.outer = subprocess.Popen(["unshare", *words, "sh", "-c", script], stdout=subprocess.PIPE, text=True)
+        # It ends when its input does, which is with the tests however these end; and with it all that is in there.
+        script = "ip link set lo up && echo ready && exec cat"
+        pipe = subprocess.PIPE
+        self.outer = subprocess.Popen(["unshare", *words, "sh", "-c", script], stdin=pipe, stdout=pipe, text=True)
         assert self.outer.stdout is not None
         assert self.outer.stdout.readline() == "ready\n", "the namespaces cannot be made"
         self.start(1)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.outer.kill()  # and with it all that is in there
-        self.outer.wait()
+    def __exit__(self, *reason: object) -> None:
+        self.outer.kill()
+        self.outer.communicate()
         for node in self.nodes.values():
             node.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def begin(self, words: Sequence[str | Path], **options: object) -> subprocess.Popen:
+    def begin(self, words: Sequence[str | Path], **options: Any) -> subprocess.Popen:
         """Begins a command in there."""
-        inner = descendants(self.outer.pid)[0]
-        enter = ["nsenter", "--target", str(inner), "--net", "--pid", "--mount", *_TO_USER]
-        environment = os.environ | ENVIRONMENT
-        return subprocess.Popen([*enter, *map(str, words)], cwd=bundle_root(), env=environment, text=True, **options)
+        first = descendants(self.outer.pid)[0]
+        spaces = [f"--target={first}", "--net", "--pid", "--mount", f"--wd={bundle_root()}", *_TO_USER]
+        command = ["nsenter", *spaces, *map(str, words)]
+        return subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, **options)
 
-    def start(self, number: int, cpus: int = 1, before: str = "") -> None:
-        """Starts node 127.0.0.NUMBER; the first is the cluster's head.
+    def start(self, number: int, before: str = "") -> None:
+        """Starts node 127.0.0.NUMBER, which takes one volume at a time; the first is the cluster's head.
 
         Args:
             number: from 1 on.
-            cpus: how many volumes it takes at a time.
             before: a command of the shell that runs before, in a view of the file system of its own.
         """
         ray = Path(sys.executable).with_name("ray")
         where = ["--head", f"--port={PORT}", "--include-dashboard=false"] if number == 1 else [f"--address={ADDRESS}"]
-        options = f"--node-ip-address=127.0.0.{number} --num-cpus={cpus} --object-store-memory=80000000 --block"
-        words = [str(ray), "start", *where, *options.split(), f"--temp-dir={self.folder}/{number}"]
+        words = [str(ray), "start", *where, f"--node-ip-address=127.0.0.{number}", f"--temp-dir={self.folder}/{number}"]
+        words += ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats", "--block"]
         if before:
             words = ["unshare", "--mount", "sh", "-c", f'{before} && exec "$@"', "sh", *words]
-        log = (self.folder / f"{number}.log").open("w")
-        self.nodes[number] = self.begin(words, stdout=log, stderr=subprocess.STDOUT)
-        self._wait(number, log.name)
-
-    def _wait(self, number: int, log: str) -> None:
-        deadline = time.monotonic() + 120
-        while "Ray runtime started" not in Path(log).read_text():
-            assert self.nodes[number].poll() is None, Path(log).read_text()[-3000:]
-            assert time.monotonic() < deadline, Path(log).read_text()[-3000:]
-            time.sleep(0.2)
+        log = self.folder / f"{number}.log"
+        with log.open("w") as stream:
+            self.nodes[number] = self.begin(words, stdout=stream, stderr=subprocess.STDOUT)
+        wait_for(lambda: "Ray runtime started" in log.read_text(), self.nodes[number])
 
     def kill(self, number: int) -> None:
         """Kills all processes of a node at once, as when the power fails."""
@@ -97,12 +89,22 @@ class Machines:
         return [process for process in found if b"ray::_segment" in Path(f"/proc/{process}/cmdline").read_bytes()]
 
 
-def segmenting(scans: Path, output: Path, machines: Machines | None = None, **options: object) -> subprocess.Popen:
+def segmenting(
+    scans: Path, weights: Path, output: Path, machines: Machines | None = None, **options: object
+) -> subprocess.Popen:
     """Begins the command, on this machine alone or on the first of a cluster."""
-    asked = {"noprogress": True, **({} if machines is None else {"ray": ADDRESS}), **options}
+    where = {"workers": 0} if machines is None else {"ray": ADDRESS}
+    asked = {"progress": False, "probability": True, "threshold": 0.1, "weights": weights, **where, **options}
     words = [sys.executable, "-m", "scripts.segment", str(scans), str(output)]
     words += [f"--{name}={value}" for name, value in asked.items()]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    if machines is not None:
-        return machines.begin(words, **pipes)
-    return subprocess.Popen(words, cwd=bundle_root(), env=os.environ | ENVIRONMENT, text=True, **pipes)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, cwd=bundle_root(), **pipes) if machines is None else machines.begin(words, **pipes)
+
+
+def wait_for(condition: Any, process: subprocess.Popen, seconds: float = 600) -> None:
+    """Waits until a condition holds, which it must before a process ends."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "it ended too early"
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.1)
