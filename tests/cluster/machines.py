@@ -56,6 +56,8 @@ class Machines:
         first = descendants(self.outer.pid)[0]
         spaces = [f"--target={first}", "--net", "--pid", "--mount", f"--wd={bundle_root()}", *_TO_USER]
         command = ["nsenter", *spaces, *map(str, words)]
+        # What runs in the background of a shell, as a CI's tests may, does not hear Ctrl-C otherwise.
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, **options)
 
     def start(self, number: int, before: str = "") -> None:

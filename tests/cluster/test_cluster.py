@@ -124,9 +124,7 @@ def test_a_volume_that_kills_its_worker_each_time_fails_alone(machines: Machines
     )
 
 
-def test_ctrl_c_ends_it_and_the_machines_are_free_again(
-    machines: Machines, scans: Scans, local: Local, tmp_path: Path
-) -> None:
+def test_ctrl_c_ends_it_and_the_machines_are_free_again(machines: Machines, scans: Scans, tmp_path: Path) -> None:
     process = segmenting(*scans, tmp_path, machines)
     wait_for(lambda: records(tmp_path) and machines.workers(1), process)
     inner = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
