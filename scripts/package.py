@@ -41,6 +41,7 @@ _PARTS = (
     "requirements-dicom.txt",
     "requirements-onnx.txt",
     "requirements-openvino.txt",
+    "requirements-ray.txt",
     "scripts/__init__.py",
     *(f"scripts/{command}.py" for command in _COMMANDS),
 )

@@ -37,6 +37,7 @@ def segment(
     engine: EngineName = "auto",
     shard: str | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     progress: bool = True,
     timing: bool = False,
     series: str | int | None = None,
@@ -73,6 +74,8 @@ def segment(
             where it is installed. "openvino_int8" is faster still, with masks that differ a little.
         shard: "i/n" takes the i-th of n parts of the volumes, for job arrays; all may share OUTPUT.
         workers: processes beside this one that read, register and write; 2, or none for a single volume.
+        ray: "host:port" of a Ray cluster (pip install -r requirements-ray.txt) that this machine belongs to, to spread
+            the volumes over its machines; OUTPUT is in a folder that they share. docs/many_machines.md.
         progress: show a bar.
         timing: say at the end where the seconds went.
         series: number or SeriesInstanceUID of the series that is taken of each DICOM study, whatever it is called.
@@ -106,6 +109,7 @@ def segment(
         shard=shard,
         workers=workers,
         dicom={"series": None if series is None else str(series), "structured_report": structured_report},
+        ray=ray and str(ray),
         import_seconds=time.perf_counter() - begin if timing else None,
     )
     raise SystemExit(code)

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,13 +27,14 @@ from bundle.inferers.engines import TorchEngine
 from bundle.memory import keep_freed_memory, return_freed_memory
 from bundle.processes import keep_to_quota
 from bundle.volumes.batch import VolumeBatch
+from bundle.volumes.cluster import ClusterBatch, connected
 from bundle.volumes.inputs import VolumeInput, find_volumes
 from bundle.volumes.lesion_table import RegionAtlas
 from bundle.volumes.pipeline import VolumePipeline
 from bundle.volumes.records import file_hash, write_tables
 from bundle.volumes.report import write_report
 
-__all__ = ["begin_output", "inference_config", "load_network", "make_batch", "run"]
+__all__ = ["batch_on_machine", "begin_output", "inference_config", "load_network", "make_batch", "run"]
 
 _DONE, _SOME_FAILED = 0, 1
 # On the results; the weights have a hash of their own.
@@ -176,6 +178,45 @@ def _find(source: str, output: Path, dicom: Mapping[str, Any]) -> tuple[list[Vol
     return [*images, *(study.volume for study in studies)], lines
 
 
+def _identity(batch: VolumeBatch, engine: str) -> dict[str, str]:
+    """What has to be the same on the machines of a cluster, for masks that are."""
+    return {"software": batch.versions, "network": engine, "weights": batch.weights, "settings": batch.settings}
+
+
+def batch_on_machine(
+    expected: Mapping[str, str],
+    config: Mapping[str, Any],
+    output: Path,
+    regions: str | None,
+    options: Mapping[str, Any],
+    dicom: Mapping[str, Any] | None,
+) -> VolumeBatch:
+    """The batch on a machine of a cluster.
+
+    Args:
+        expected: software, network, weights and settings of the machine where the command runs.
+        config: see :func:`run`, as are the others.
+        output: the folder of the results.
+        regions: a label image in MNI space.
+        options: of :class:`bundle.volumes.VolumePipeline`.
+        dicom: see :func:`make_batch`.
+
+    Raises:
+        InputError: when the machine has others, or something is missing on it.
+    """
+    quiet = {**config, "progress": False, "inferer::progress": False}
+    batch, engine = make_batch(output, quiet, options, 0, regions, dicom)
+    for kind, found in _identity(batch, engine).items():
+        if found != expected[kind]:
+            raise InputError(f"its {kind} is {found}, where {expected[kind]} is expected, as on the first machine.")
+    return batch
+
+
+def _absolute(file: str | None) -> str | None:
+    """A path that holds in other working directories too."""
+    return file and str(Path(file).absolute())
+
+
 def _share(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
     """Every n-th volume from the i-th on, for a shard of ``"i/n"``."""
     if shard is None:
@@ -245,6 +286,16 @@ def _timing(records: Sequence[Mapping[str, Any]], import_seconds: float, ready_s
     return "\n".join(lines)
 
 
+def _work(batch: VolumeBatch | ClusterBatch, volumes: Sequence[VolumeInput]) -> None:
+    """Segments volumes until all are, or it is stopped."""
+    try:
+        batch.run(volumes)
+    except KeyboardInterrupt:
+        print("Stopped: the same command goes on from here.", file=sys.stderr)
+    except InputError as error:  # of a machine of the cluster
+        print(f"Error: {error}", file=sys.stderr)
+
+
 def run(
     source: str,
     output: str,
@@ -254,6 +305,7 @@ def run(
     shard: str | None = None,
     workers: int | None = None,
     dicom: Mapping[str, Any] | None = None,
+    ray: str | None = None,
     import_seconds: float | None = None,
 ) -> int:
     """Segments volumes.
@@ -267,6 +319,7 @@ def run(
         shard: ``"i/n"`` for the i-th of n parts of the volumes.
         workers: processes beside this one; 2, or none for a single volume.
         dicom: ``series`` that is taken of each study, ``structured_report`` whether one is written.
+        ray: the address of a Ray cluster whose machines do the work.
         import_seconds: what the imports took, when the seconds are to be told.
 
     Returns:
@@ -276,6 +329,8 @@ def run(
         InputError: when nothing can be done.
     """
     begin = time.perf_counter()
+    if ray is not None and workers is not None:
+        raise InputError("--workers is for one machine: with --ray each core of each machine has a volume of its own.")
     keep_to_quota()
     target = Path(output).resolve()
     dicom = {"series": None, "structured_report": False} if dicom is None else dicom
@@ -285,16 +340,19 @@ def run(
     config = {**config, "inferer::progress": config["progress"] and len(asked) == 1}
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
     batch, engine = make_batch(target, config, pipeline, workers, regions, reports)
-    begin_output(target, alone=shard is None)
-    logging.getLogger("bundle").info("Network: %s", engine)
-    for line in choices or ():
-        logging.getLogger("bundle").info("%s", line)
-        print(line)
-    ready = time.perf_counter()
-    try:
-        batch.run(asked)
-    except KeyboardInterrupt:
-        print("Stopped: the same command goes on from here.", file=sys.stderr)
+    with nullcontext() if ray is None else connected(ray):
+        begin_output(target, alone=shard is None)
+        for line in (f"Network: {engine}", *(choices or ())):
+            logging.getLogger("bundle").info("%s", line)
+        for line in choices or ():
+            print(line)
+        ready = time.perf_counter()
+        if ray is None:
+            _work(batch, asked)
+        else:
+            config = {**config, "ckpt_path": _absolute(config["ckpt_path"])}
+            arguments = _identity(batch, engine), config, target, _absolute(regions), pipeline, reports
+            _work(ClusterBatch(batch, partial(batch_on_machine, *arguments)), asked)
     done = time.perf_counter()
     records = batch.records(volumes)
     try:

@@ -66,7 +66,7 @@ class VolumeBatch:
     versions: str
     workers: int = 2
     progress: bool = True
-    _unwritten: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+    _records: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -82,7 +82,7 @@ class VolumeBatch:
             the records of all volumes, in their order.
         """
         writing: deque[_Work] = deque()
-        with Workers(self.pipeline, self.workers) as workers, self._bar(volumes) as bar:
+        with Workers(self.pipeline, self.workers) as workers, self.bar(volumes) as bar:
             for work in self._prepared(volumes, workers, bar):
                 if (finishing := self._infer(work, workers)) is not None:
                     writing.append(finishing)
@@ -99,20 +99,40 @@ class VolumeBatch:
     def records(self, volumes: Sequence[VolumeInput]) -> list[dict[str, Any]]:
         """Those of the volumes that have one, in their order."""
         output = self.pipeline.output
-        found = (self._unwritten.get(volume.name) or read_record(output, volume) for volume in volumes)
+        found = (self._records.get(volume.name) or read_record(output, volume) for volume in volumes)
         return [record for record in found if record is not None]
 
-    def _bar(self, volumes: Sequence[VolumeInput]) -> tqdm:
+    def bar(self, volumes: Sequence[VolumeInput]) -> tqdm:
+        """The bar over all volumes."""
         return tqdm(total=len(volumes), desc="volumes", smoothing=0.1, disable=not self.progress)
 
-    def _prepared(self, volumes: Sequence[VolumeInput], workers: Workers, bar: tqdm) -> Iterator[_Work]:
-        """The volumes that are left to do, a few of them under way."""
-        ahead: deque[_Work] = deque()
+    def unfinished(self, volumes: Sequence[VolumeInput], bar: tqdm) -> Iterator[tuple[VolumeInput, dict[str, str]]]:
+        """The volumes that are left to do, with the keys of their records; the bar goes past the others."""
         for volume in volumes:
             key = self._key(volume)
             if is_finished(read_record(self.pipeline.output, volume), key, self.pipeline.output):
                 bar.update()
-                continue
+            else:
+                yield volume, key
+
+    def fail(self, volume: VolumeInput, key: Mapping[str, str], reason: str) -> None:
+        """Records that a volume could not be segmented, in a sentence; an earlier mask stays, and is named."""
+        earlier = self.pipeline.path(volume, "desc-lesion_mask")
+        kept = f" An earlier mask stays: {earlier}." if earlier.exists() else ""
+        self._write(volume, key, {"status": "failed", "error": reason + kept})
+
+    def tell(self, record: dict[str, Any]) -> None:
+        """Keeps the record of a volume for :meth:`records`, and logs what came of it."""
+        self._records[record["name"]] = record
+        if record["status"] == "failed":
+            _log.error("%s", record["error"])
+        else:
+            _log.info("%s: %.1f mL in %d lesions", record["file"], record["volume_ml"], len(record["lesions"]))
+
+    def _prepared(self, volumes: Sequence[VolumeInput], workers: Workers, bar: tqdm) -> Iterator[_Work]:
+        """The volumes that are left to do, a few of them under way."""
+        ahead: deque[_Work] = deque()
+        for volume, key in self.unfinished(volumes, bar):
             self._remove_unfinished(volume)
             ahead.append(_Work(volume, key, workers.submit(prepare, volume)))
             if len(ahead) > _AHEAD:
@@ -146,7 +166,7 @@ class VolumeBatch:
             logits = self.segment(prepared.image.as_tensor()[None])[0].cpu()
             seconds = time.perf_counter() - start
         except Exception as error:  # one volume never stops the others
-            self._fail(work, explain(work.volume.file, error))
+            self.fail(work.volume, work.key, explain(work.volume.file, error))
             return None
         inputs = (work.volume, prepared, logits)
         future = workers.submit(finish, *inputs)
@@ -157,10 +177,11 @@ class VolumeBatch:
             result, worker_mb = workers.result(work.future, finish, *work.inputs)
             self._remove_outdated(work.volume, result.files)
         except OSError as error:
-            self._fail(work, f"The results of {work.volume.file} could not be written: {error.strerror or error}.")
+            reason = f"The results of {work.volume.file} could not be written: {error.strerror or error}."
+            self.fail(work.volume, work.key, reason)
             return
         except Exception as error:  # a file that changed since it was read, for instance
-            self._fail(work, explain(work.volume.file, error))
+            self.fail(work.volume, work.key, explain(work.volume.file, error))
             return
         found = result._asdict()
         found["lesions"] = [lesion._asdict() for lesion in result.lesions]
@@ -169,30 +190,21 @@ class VolumeBatch:
         found["seconds"] = sum(found["timing"].values())
         worker_mb = max(worker_mb, work.worker_mb) if self.workers else 0.0  # a thread's memory is the program's own
         found["peak_memory_mb"] = peak_mb() + worker_mb
-        self._record(work, {"status": "done", "error": "", **found})
+        self._write(work.volume, work.key, {"status": "done", "error": "", **found})
 
-    def _fail(self, work: _Work, reason: str) -> None:
-        earlier = self.pipeline.path(work.volume, "desc-lesion_mask")
-        kept = f" An earlier mask stays: {earlier}." if earlier.exists() else ""
-        self._record(work, {"status": "failed", "error": reason + kept})
-
-    def _record(self, work: _Work, found: Mapping[str, Any]) -> None:
-        volume = work.volume
+    def _write(self, volume: VolumeInput, key: Mapping[str, str], found: Mapping[str, Any]) -> None:
+        """Writes the record of a volume; one that cannot be written is of a failure."""
         record = {
             "name": volume.name,
             "file": str(volume.file),
             **found,
-            "key": work.key,
+            "key": key,
             "weights": self.weights[:12],
             "versions": self.versions,
         }
-        if found["status"] == "failed":
-            _log.error("%s", found["error"])
-        else:
-            _log.info("%s: %.1f mL in %d lesions", volume.file, found["volume_ml"], len(found["lesions"]))
         try:
             write_json(record, record_path(self.pipeline.output, volume))
         except OSError as error:
             reason = f"The record of {volume.file} could not be written: {error.strerror or error}."
-            _log.error("%s", reason)
-            self._unwritten[volume.name] = {**record, "status": "failed", "error": found["error"] or reason}
+            record = {**record, "status": "failed", "error": f"{record['error']} {reason}".lstrip()}
+        self.tell(record)

@@ -43,31 +43,43 @@ def free_port() -> int:
     return port
 
 
-def launch(processes: int, run_id: str, *configs: str, **overrides: object) -> str:
-    """Runs a config, with torchrun for more than one process; gives the console. A hanging run is ended."""
-    python, *words = command(run_id, *configs, **overrides)
-    if processes > 1:
-        options = ["--nproc_per_node", str(processes), "--master_addr", "127.0.0.1", "--master_port", str(free_port())]
-        words = ["-m", "torch.distributed.run", *options, *words]
+def begin(words: list[str], folder: Path) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if sys.platform == "linux":
         environment["GLOO_SOCKET_IFNAME"] = "lo"
-    with subprocess.Popen(
-        [python, *words],
-        cwd=Path(str(overrides["output_dir"])).parent,
+    return subprocess.Popen(
+        words,
+        cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,  # so that the processes of torchrun end with it
-    ) as process:
-        try:
-            console, _ = process.communicate(timeout=400)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+    )
+
+
+def end(process: subprocess.Popen) -> str:
+    """The console; a hanging run is ended."""
+    try:
+        console, _ = process.communicate(timeout=400)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert process.returncode == 0, console[-3000:]
     return console
+
+
+def launch(processes: int, run_id: str, *configs: str, machines: int = 1, **overrides: object) -> str:
+    """Runs a config, with torchrun on each machine for more than one process; gives the consoles."""
+    python, *words = command(run_id, *configs, **overrides)
+    folder = Path(str(overrides["output_dir"])).parent
+    if processes == 1:
+        return end(begin([python, *words], folder))
+    meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free_port()}", "--rdzv_id", "test"]
+    shares = ["--nnodes", str(machines), "--nproc_per_node", str(processes // machines)]
+    words = [python, "-m", "torch.distributed.run", *shares, *meeting, *words]
+    started = [begin(words, folder) for _ in range(machines)]
+    return "".join([end(process) for process in started])
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +89,19 @@ def one(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
     return output, launch(1, "training", "train.json", dataset_dir=cohort, output_dir=output, **TRAINING)
 
 
-@pytest.fixture(scope="module")
-def two(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The same in two, each of which keeps its weights beside."""
-    output = tmp_path_factory.mktemp("two") / "train"
+def learn_in_two(cohort: Path, output: Path, machines: int) -> tuple[Path, str]:
+    """The same in two processes, each of which keeps its weights beside."""
     keep = output.parent / "keep.json"
     name = "@output_dir + '/process_' + str(torch.distributed.get_rank()) + '.pt'"
     keep.write_text(json.dumps({"+training": [f"$torch.save(@network_def.state_dict(), {name})"]}))
     configs = ("train.json", "multi_gpu_train.json", str(keep))
-    return output, launch(2, "training", *configs, dataset_dir=cohort, output_dir=output, **TRAINING)
+    overrides = {"dataset_dir": cohort, "output_dir": output, **TRAINING}
+    return output, launch(2, "training", *configs, machines=machines, **overrides)
+
+
+@pytest.fixture(scope="module")
+def two(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    return learn_in_two(cohort, tmp_path_factory.mktemp("two") / "train", machines=1)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +145,17 @@ def test_both_processes_end_with_the_same_weights(two: tuple[Path, str]) -> None
     first, second = (torch.load(two[0] / f"process_{rank}.pt", weights_only=True) for rank in range(2))
     names = [name for name, _ in TSRLNet(features=FEATURES).named_parameters()]
     assert [name for name in names if not torch.equal(first[name], second[name])] == []
+
+
+def test_two_machines_learn_what_two_processes_of_one_learn(
+    cohort: Path, two: tuple[Path, str], tmp_path: Path
+) -> None:
+    output, console = learn_in_two(cohort, tmp_path / "train", machines=2)
+    assert console.count(f"Epoch[{EPOCHS}] Metrics -- val_dice:") == 1
+    assert losses(console) == losses(two[1])
+    for rank in range(2):
+        apart, together = (torch.load(folder / f"process_{rank}.pt", weights_only=True) for folder in (output, two[0]))
+        assert [name for name in apart if not torch.equal(apart[name], together[name])] == []
 
 
 @pytest.mark.parametrize("file", ["last.pt", "model.pt"])
