@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -22,7 +22,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{os.getpid()}.{target.name}")
+    # Not the process's number: on machines that share the folder two may have the same.
+    unfinished = target.with_name(f".{secrets.randbelow(10**12)}.{target.name}")
     try:
         yield unfinished
         unfinished.replace(target)
