@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino \
-  test-dicom test-cluster test-onnx test-package test-container lint bench bench-others clean
+  test-dicom test-cluster test-panoptica test-onnx test-package test-container lint bench bench-others clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -18,7 +18,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or onnx or package or container)"
+	$(BIN)/python -m pytest -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or onnx or package or container)"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(BIN)/python -m pytest -m slow
@@ -46,6 +46,11 @@ test-dicom: $(BIN)/.ready  ## DICOM in and out, a receiver beside a real Orthanc
 test-cluster: $(BIN)/.ready  ## two Ray nodes in a network of their own; Ray stays installed
 	$(BIN)/pip install --quiet -r requirements-ray.txt
 	$(BIN)/python -m pytest -m cluster
+
+test-panoptica: $(BIN)/.ready  ## lesion F1 against panoptica, which needs an older NumPy
+	$(PYTHON) -m venv .venv-panoptica
+	.venv-panoptica/bin/pip install --quiet -r requirements-panoptica.txt
+	$(BIN)/python -m pytest -m panoptica
 
 test-package: $(BIN)/.ready  ## the packaged bundle in a fresh environment with the packages that it declares
 	$(BIN)/python -m pytest -m package
@@ -78,4 +83,4 @@ bench-others:  ## nnU-Net and others on this machine, in an environment of their
 	.venv-bench/bin/python -m benchmarks.others
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-onnx demo runs
+	rm -rf $(VENV) .venv-bench .venv-onnx .venv-panoptica demo runs

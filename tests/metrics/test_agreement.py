@@ -176,7 +176,7 @@ def test_lesion_f1_by_iou_agrees_with_networkx(pred: np.ndarray, truth: np.ndarr
 def panoptic_f1(pred: np.ndarray, truth: np.ndarray) -> float:
     """The F1 of MONAI's panoptic quality, which pairs lesions for the greatest sum of IoU.
 
-    panoptica pairs them so as well; it needs an older NumPy than ours.
+    panoptica pairs the most alike first, which for these cases is the same: test_panoptica.py.
     """
     numbers = torch.from_numpy(lesions(pred)), torch.from_numpy(lesions(truth))
     # The threshold itself is not enough for MONAI.
