@@ -1,8 +1,9 @@
-"""Files that are whole or not there."""
+"""Files that are found, and files that are whole or not there."""
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,28 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-__all__ = ["remove_unfinished", "replacing", "write_atomically", "write_json"]
+__all__ = ["files_below", "remove_unfinished", "replacing", "write_atomically", "write_json"]
+
+
+def files_below(folder: Path, outside: Path) -> Iterator[Path]:
+    """The files in a folder and its subfolders, in the order of their names; links are followed, but not in circles.
+
+    Args:
+        folder: where to begin.
+        outside: a folder that is not searched, resolved.
+
+    Yields:
+        all but hidden ones: macOS leaves ``._scan.nii.gz`` beside ``scan.nii.gz``.
+    """
+    entered: set[Path] = set()
+    for current, folders, files in os.walk(folder, followlinks=True):
+        real = Path(current).resolve()
+        if real in entered or real.is_relative_to(outside):
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        yield from (Path(current, name) for name in sorted(files) if not name.startswith("."))
 
 
 @contextmanager

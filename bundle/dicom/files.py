@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bundle.data.datalists import SUFFIXES
 from bundle.errors import InputError
+from bundle.files import files_below
 
 __all__ = ["check_installed", "find_dicom_files"]
 
@@ -52,15 +53,5 @@ def find_dicom_files(source: str | Path, output: str | Path) -> list[Path]:
         return [path] if _is_dicom(path) else []
     if not path.is_dir() or (path / "dataset_description.json").exists():
         return []
-    found: list[Path] = []
-    entered: set[Path] = set()
-    for current, folders, files in os.walk(path, followlinks=True):
-        real = Path(current).resolve()
-        if real in entered or real.is_relative_to(outside):
-            folders.clear()
-            continue
-        entered.add(real)
-        folders.sort()
-        names = (name for name in sorted(files) if not name.startswith(".") and not name.lower().endswith(SUFFIXES))
-        found.extend(file for name in names if _is_dicom(file := Path(current, name)))
-    return found
+    others = (file for file in files_below(path, outside) if not file.name.lower().endswith(SUFFIXES))
+    return [file for file in others if _is_dicom(file)]

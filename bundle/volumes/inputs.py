@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from bundle.data.datalists import SUFFIXES, stem
 from bundle.errors import InputError
+from bundle.files import files_below
 
 __all__ = ["VolumeInput", "find_volumes"]
 
@@ -47,22 +48,9 @@ def _expects(source: str) -> str:
     )
 
 
-def _is_image(name: str) -> bool:
-    """Hidden files are none: macOS leaves ``._scan.nii.gz`` beside ``scan.nii.gz``."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
 def _below(folder: Path, outside: Path) -> Iterator[Path]:
-    """The images in a folder and its subfolders, links followed but no folder entered twice."""
-    entered: set[Path] = set()
-    for current, folders, files in os.walk(folder, followlinks=True):
-        real = Path(current).resolve()
-        if real in entered or real.is_relative_to(outside):
-            folders.clear()
-            continue
-        entered.add(real)
-        folders.sort()
-        yield from (Path(current, name) for name in sorted(files) if _is_image(name))
+    """The images in a folder and its subfolders."""
+    return (file for file in files_below(folder, outside) if file.name.lower().endswith(SUFFIXES))
 
 
 def _in_bids(folder: Path, outside: Path) -> list[Path]:
