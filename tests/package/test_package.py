@@ -25,7 +25,11 @@ SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
 METADATA = json.loads((ROOT / "configs" / "metadata.json").read_text())
 VERSION = METADATA["version"]
 MIB = 1 << 20
-USERS_PAGES = ("README.md", "hospital.md", "simulation.md", "cohorts.md", "model_zoo.md")
+REQUIREMENTS = ("requirements.txt", *(f"requirements-{of}.txt" for of in ("dicom", "onnx", "openvino", "ray")))
+USERS_PAGES = (
+    *("README.md", "hospital.md", "simulation.md", "cohorts.md", "model_zoo.md"),
+    *("dicom.md", "many_machines.md", "runtimes.md"),
+)
 """Of docs/, those that are read for using the bundle; others tell how the repository's own numbers came about."""
 NOT_PACKAGED = {"scripts.package", "benchmarks.agreement", "benchmarks.boxes", "benchmarks.many_volumes"}
 """Commands of these pages that are run in the repository."""
@@ -77,12 +81,8 @@ def test_all_code_that_configs_name_is_there(packaged: Path) -> None:
 
 
 def test_nothing_else_is_there(packaged: Path) -> None:
-    parts = {"LICENSE", "bundle", "configs", "docs", "models", "requirements.txt"}
-    assert {path.name for path in packaged.iterdir()} == parts | {
-        "scripts",
-        "requirements-onnx.txt",
-        "requirements-openvino.txt",
-    }
+    parts = {"LICENSE", "bundle", "configs", "docs", "models", "scripts"}
+    assert {path.name for path in packaged.iterdir()} == parts | set(REQUIREMENTS)
     unwanted = re.compile(
         r"(^|/)(\.|__pycache__|tests?/|test_|conftest|benchmarks)|\.(pyc|nii|nii\.gz|mgz|zip|ts|log)$"
     )
@@ -143,7 +143,7 @@ def small(tmp_path: Path) -> Path:
     root = tmp_path / "small"
     for part in ("bundle", "configs", "docs", "scripts"):
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("LICENSE", "requirements.txt", "requirements-onnx.txt", "requirements-openvino.txt"):
+    for file in ("LICENSE", *REQUIREMENTS):
         shutil.copy(ROOT / file, root)
     (root / "models").mkdir()
     shutil.copy(ROOT / "models" / "model.json", root / "models")
