@@ -8,8 +8,8 @@ from pathlib import Path
 import fire
 
 from bundle.errors import InputError, print_input_errors_as_sentences
-from bundle.files import replacing
-from bundle.inferers.engines import convert_to_openvino
+from bundle.files import replacing, write_atomically
+from bundle.inferers.engines import convert_to_openvino, openvino_files
 from bundle.networks import SliceStackUNet, inference_form
 from scripts.segmentation import inference_config, load_network
 
@@ -31,14 +31,13 @@ def export(file: str, weights: str | None = None) -> None:
         raise InputError(f"{target} does not end in .xml: OpenVINO keeps a network as FILE.xml and FILE.bin.")
     if find_spec("openvino") is None:
         raise InputError("OpenVINO is not installed: pip install -r requirements-openvino.txt.")
-    import openvino
-
     network = load_network(inference_config({"ckpt_path": weights, "device": "cpu"}))
     assert isinstance(network, SliceStackUNet)  # as the config has it
     model = convert_to_openvino(inference_form(network))
-    # The weights' file has the name of the other one, which names it nowhere; it is there first.
-    with replacing(target) as structure, replacing(target.with_suffix(".bin")):
-        openvino.save_model(model, structure, compress_to_fp16=False)
+    structure, weights_bytes = openvino_files(model)
+    with replacing(target.with_suffix(".bin")) as unfinished:
+        unfinished.write_bytes(weights_bytes)
+    write_atomically(structure, target)
     print(f"Network: {target}, weights: {target.with_suffix('.bin')}")
 
 

@@ -21,7 +21,15 @@ from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
 from bundle.networks import SliceStackUNet, inference_form
 
-__all__ = ["Engine", "EngineName", "OpenVINOEngine", "TorchEngine", "choose_engine", "convert_to_openvino"]
+__all__ = [
+    "Engine",
+    "EngineName",
+    "OpenVINOEngine",
+    "TorchEngine",
+    "choose_engine",
+    "convert_to_openvino",
+    "openvino_files",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +125,7 @@ class OpenVINOEngine:
         model = convert_to_openvino(network)
         if self.quantization is not None:
             model = self.quantization(model)
-        structure, weights = _written(model)
+        structure, weights = openvino_files(model)
         try:
             # The weights' file is there first.
             with replacing(file.with_suffix(".bin")) as unfinished:
@@ -198,10 +206,13 @@ def convert_to_openvino(network: SliceStackUNet) -> Any:
     return frontend.convert(frontend.load(decoder))
 
 
-def _written(model: Any) -> tuple[str, bytes]:
+def openvino_files(model: Any) -> tuple[str, bytes]:
     """An ``openvino.Model`` as its two files have it, with what stays in float32 marked.
 
     OpenVINO knows such a mark, but from Python it can only be set in the file.
+
+    Returns:
+        the text of the ``.xml`` and the bytes of the ``.bin``, which have one stem.
     """
     import openvino
 
