@@ -37,7 +37,7 @@ EngineName = Literal["auto", "torch", "openvino", "openvino_int8"]
 Quantization = Callable[[Any], Any]
 
 # The image's intensities and the logits, at which masks are cut off, are what bfloat16's rounding moves masks by most;
-# the two convolutions are a hundredth of the work.
+# of the multiply-accumulates of a slice the two convolutions are 0.2 %.
 _IN_FLOAT32 = re.compile(r"__module\.(encoder\.0\.conv\.conv_0\.conv|head)/")
 
 

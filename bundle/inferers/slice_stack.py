@@ -59,7 +59,7 @@ class SliceStackInferer(Inferer):
     Args:
         batch_size: slices in a batch, where the engine does not want more.
         offsets: the stack's slices relative to its own.
-        flips: test-time augmentation: in-plane axes to flip for each further pass, of axial slices 0 left-right, 1
+        flips: test-time augmentation: in-plane axes to flip for each further pass, 0 left-right, 1 of axial slices
             front-back; the logits of all passes are averaged. ``[[0]]`` is one more pass, mirrored. Slices are never
             flipped: that would turn the stack's order around.
         device: where the network is; the input's device if None. The volume and the output stay where the input is.
@@ -101,6 +101,8 @@ class SliceStackInferer(Inferer):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         if any(axis not in (0, 1) for axes in flips for axis in axes):
             raise ValueError(f"flips may name the in-plane axes 0 and 1 only, got {[list(axes) for axes in flips]}.")
+        if flips and "sagittal" in (plane, *(each for each, _ in further)):
+            raise ValueError("flips are for axial and coronal slices: they would turn sagittal ones front to back.")
         self.batch_size = batch_size
         self.offsets = StackSlices(offsets).offsets  # checked
         self.flips = [(), *(tuple(axes) for axes in flips)]

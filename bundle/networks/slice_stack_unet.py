@@ -244,8 +244,9 @@ class SliceStackUNet(nn.Module):
         self.in_channels = in_channels
         self.divisor = 16  # four poolings
         grids = _grids(patch_grid)
-        # A pixel for each patch at every scale, and for all poolings.
-        self.min_size = max(max(of_level) * 2**level for level, of_level in enumerate(grids))
+        # A pixel for each patch at every scale.
+        pixels = max(max(of_level) * 2**level for level, of_level in enumerate(grids))
+        self.min_size = -(-pixels // self.divisor) * self.divisor
         self.patch_attention = attention == "patch"
         self.side_outputs = side_outputs
 

@@ -19,6 +19,8 @@ from monai.transforms import (
 )
 from monai.transforms.transform import Randomizable
 
+from bundle.transforms.slices import Plane
+
 __all__ = ["SliceAugmentation"]
 
 
@@ -26,13 +28,16 @@ class SliceAugmentation(Randomizable, Transform):
     """Left-right flip, affine, contrast, brightness, blur, bias field and noise, on all slices of a stack alike.
 
     The slices are neighbours, so one draw serves them all. Outside the head the image stays 0, as in inference.
+
+    Args:
+        plane: of the slices; sagittal ones are not flipped, in which left and right are not to be seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, plane: Plane = "axial") -> None:
         keys = ("image", "label")
         self.spatial = Compose(
             [
-                RandFlipd(keys, prob=0.5, spatial_axis=0),
+                RandFlipd(keys, prob=0.0 if plane == "sagittal" else 0.5, spatial_axis=0),
                 RandAffined(
                     keys,
                     prob=0.8,

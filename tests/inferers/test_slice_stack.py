@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -370,6 +371,13 @@ def test_further_networks_are_averaged_each_in_its_plane() -> None:
     each = [SliceStackInferer(plane=plane)(volume, before) for plane in planes]
     together = SliceStackInferer(further=[(plane, Before()) for plane in planes[1:]])(volume, before)
     torch.testing.assert_close(together, (each[0] + each[1] + each[2]) / 3)
+
+
+@pytest.mark.parametrize("settings", [{"plane": "sagittal"}, {"further": [("coronal", None), ("sagittal", None)]}])
+def test_sagittal_slices_are_not_flipped(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="they would turn sagittal ones front to back"):
+        SliceStackInferer(flips=[[0]], **settings)
+    assert SliceStackInferer(flips=[[0]], plane="coronal").flips == [(), (0,)]
 
 
 def test_networks_in_other_planes_are_computed_in_their_form_for_inference() -> None:

@@ -630,6 +630,7 @@ def test_each_level_can_have_grids_of_its_own() -> None:
     assert net.min_size == 96
     assert small(TSRLNet, patch_grid=(6, 6, 6, 12, 6)).min_size == 96
     assert small(TSRLNet, patch_grid=(6, 6, 6, 24, 6)).min_size == 192
+    assert small(TSRLNet, patch_grid=(50, 3, 3, 3, 3)).min_size == 64  # a multiple of 16
 
 
 @pytest.mark.parametrize("patch_grid", [(6, 6, 6, 6), (6, 6, 6, 6, ()), (6, 6, 0, 6, 6)])

@@ -101,11 +101,17 @@ def test_recall_and_boxes_are_of_all_cases_of_one_name(work: Experiments) -> Non
     assert list(read_cases(table)) == [f"{session}/1_label.nii.gz" for session in SESSIONS]
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures, in place of their files."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    return figures
+
+
 def test_boxes_have_the_names_of_the_networks_and_not_those_of_one_of_their_settings(
-    work: Experiments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: Experiments, tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     FIGURES["figure_4_7"].save(Request(work, load_runs(), None, tmp_path / "figure.png"))
     (axis,) = drawn[0].axes
     names = [label.get_text() for label in axis.get_yticklabels()]
@@ -113,11 +119,7 @@ def test_boxes_have_the_names_of_the_networks_and_not_those_of_one_of_their_sett
     assert axis.get_xlabel() == "DSC of a test case"
 
 
-def test_focus_is_drawn_in_the_order_of_its_settings(
-    work: Experiments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+def test_focus_is_drawn_in_the_order_of_its_settings(work: Experiments, tmp_path: Path, drawn: list[Figure]) -> None:
     FIGURES["figure_4_8"].save(Request(work, load_runs(), None, tmp_path / "figure.png"))
     left, right = drawn[0].axes
     names = ["tsrl_net_alpha_75_beta_1", "tsrl_net_gamma_2_beta_2", "tsrl_net", "tsrl_net_gamma_2_beta_8"]

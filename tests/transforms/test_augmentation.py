@@ -35,6 +35,14 @@ def moved(seed: int) -> dict[str, torch.Tensor]:
     return result
 
 
+def test_axial_slices_are_flipped_left_to_right_half_of_the_time_and_sagittal_ones_never() -> None:
+    """The blob is at high x; by flips alone it comes to low x."""
+    for plane, flipped in (("axial", 10), ("coronal", 10), ("sagittal", 0)):
+        flip = SliceAugmentation(plane).spatial.transforms[0]
+        moved = [flip.set_random_state(seed)(sample())["label"][0, :40].any().item() for seed in range(20)]
+        assert sum(moved) == pytest.approx(flipped, abs=5 if flipped else 0)
+
+
 def test_the_same_seed_gives_the_same_sample() -> None:
     first, second = augmented(3), augmented(3)
     assert torch.equal(first["image"], second["image"])
