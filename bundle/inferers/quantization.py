@@ -1,4 +1,4 @@
-"""A network in eight-bit integers, for OpenVINO: calibrated on simulated strokes, all but its outermost scale."""
+"""A network in eight-bit integers, for OpenVINO: calibrated on simulated strokes, all but its two ends."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from bundle.transforms.slices import OFFSETS, Plane, StackSlices, pad_slices, st
 
 __all__ = ["SimulatedQuantization"]
 
-# What sees the image itself, what decides where a border runs, and what is too small to be worth it.
+# What sees the image itself, what gives the logits, and what is too small to be worth it.
 _LEFT_IN_FLOAT = [
-    r".*\.encoder\.0\..*",
+    r".*\.encoder\.0\.conv\.conv_0\..*",
     r".*\.volume_levels\.levels\.0\.0\..*",
-    r".*\.decoder\.3\..*",
     r".*\.head/.*",
     r".*\.relate\..*",
     r".*\.weigh_.*",
@@ -33,7 +32,7 @@ _SMOOTHING = 0.6  # of 0.3 to 0.85 the logits are nearest to float32's
 
 
 class SimulatedQuantization:
-    """All but the outermost scale in eight-bit integers, for the range of values that simulated strokes lead to.
+    """All but its two ends in eight-bit integers, for the range of values that simulated strokes lead to.
 
     Args:
         preprocessing: of the volumes that the network is for, by the key ``image``.
