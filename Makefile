@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino \
-  test-dicom test-cluster test-panoptica test-onnx test-package test-container lint bench bench-others clean
+  test-dicom test-cluster test-panoptica test-label test-onnx test-package test-container lint bench bench-others clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -18,7 +18,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or onnx or package or container)"
+	$(BIN)/python -m pytest -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or label or onnx or package or container)"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(BIN)/python -m pytest -m slow
@@ -52,6 +52,11 @@ test-panoptica: $(BIN)/.ready  ## lesion F1 against panoptica, which needs an ol
 	.venv-panoptica/bin/pip install --quiet -r requirements-panoptica.txt
 	$(BIN)/python -m pytest -m panoptica
 
+test-label: $(BIN)/.ready  ## a real MONAI Label server, which needs older packages, with the packaged bundle
+	$(PYTHON) -m venv .venv-label
+	.venv-label/bin/pip install --quiet -r requirements-label.txt
+	$(BIN)/python -m pytest -m label
+
 test-package: $(BIN)/.ready  ## the packaged bundle in a fresh environment with the packages that it declares
 	$(BIN)/python -m pytest -m package
 
@@ -83,4 +88,4 @@ bench-others:  ## nnU-Net and others on this machine, in an environment of their
 	.venv-bench/bin/python -m benchmarks.others
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-onnx .venv-panoptica demo runs
+	rm -rf $(VENV) .venv-bench .venv-label .venv-onnx .venv-panoptica demo runs

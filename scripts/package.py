@@ -39,6 +39,7 @@ _PARTS = (
     "models/model.pt",
     "requirements.txt",
     "requirements-dicom.txt",
+    "requirements-label.txt",
     "requirements-onnx.txt",
     "requirements-openvino.txt",
     "requirements-ray.txt",

@@ -4,6 +4,7 @@ from bundle.transforms.augmentation import SliceAugmentation
 from bundle.transforms.bias_field import CorrectBiasField, CorrectBiasFieldd
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
+from bundle.transforms.lesions import RemoveSmallLesions, RemoveSmallLesionsd
 from bundle.transforms.preprocessing import VolumePreprocessing
 from bundle.transforms.registration import (
     TEMPLATE,
@@ -30,6 +31,8 @@ __all__ = [
     "NormalizeHeadIntensity",
     "NormalizeHeadIntensityd",
     "Plane",
+    "RemoveSmallLesions",
+    "RemoveSmallLesionsd",
     "ResampleToAtlasd",
     "SliceAugmentation",
     "SourceGridWriter",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
 
+import torch
 from monai.transforms import (
     Compose,
     LoadImaged,
@@ -33,6 +34,14 @@ Space = Literal["native", "mni"]
 _ALL_SLICES = 10_000
 
 
+class _Spacingd(Spacingd):
+    """MONAI's takes every key that begins with an image's for its metadata; MONAI Label's ``image_path`` is a name."""
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
+        images = {key: data[key] for key in self.key_iterator(dict(data))}
+        return {**data, **super().__call__(images, lazy)}
+
+
 def _load(keys: Sequence[str]) -> LoadImaged:
     """MONAI's loader; where pydicom is installed, MONAI tells the console that NVIDIA's decoder for it is not."""
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -51,7 +60,7 @@ def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFa
             ResampleToAtlasd(keys, spacing_mm, mode),
             NormalizeHeadIntensityd(keys[0], atlas_brain(spacing_mm)),
         ]
-    return [Spacingd(keys, pixdim=(spacing_mm,) * 3, mode=mode), NormalizeHeadIntensityd(keys[0])]
+    return [_Spacingd(keys, pixdim=(spacing_mm,) * 3, mode=mode), NormalizeHeadIntensityd(keys[0])]
 
 
 def _box(keys: Sequence[str], box: Box, slice_size: int, space: Space, spacing_mm: float) -> list[MapTransform]:

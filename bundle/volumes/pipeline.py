@@ -14,10 +14,9 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.utils import convert_to_dst_type
 from nibabel.spatialimages import SpatialImage
-from scipy import ndimage
 
 from bundle.files import replacing, write_json
-from bundle.transforms import VolumePreprocessing
+from bundle.transforms import RemoveSmallLesions, VolumePreprocessing
 from bundle.transforms.writers import save_on_grid
 from bundle.volumes.headers import check_header
 from bundle.volumes.inputs import VolumeInput
@@ -27,7 +26,6 @@ from bundle.volumes.view import save_view
 
 __all__ = ["PreparedVolume", "VolumePipeline", "VolumeResult"]
 
-_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 _HUGE_ML = 400.0
 _UNCERTAIN_BITS = 0.6
 _COARSE_MM = 2.0
@@ -103,8 +101,7 @@ class VolumePipeline:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must be a probability, 0 to 1, got {self.threshold}.")
-        if self.smallest_lesion_ml < 0:
-            raise ValueError(f"smallest_lesion_ml must be 0 or more, got {self.smallest_lesion_ml}.")
+        RemoveSmallLesions(self.smallest_lesion_ml)  # checks it
 
     def path(self, volume: VolumeInput, kind: str, suffix: str = ".nii.gz") -> Path:
         """Where a result is: a BIDS derivative's name.
@@ -183,12 +180,8 @@ class VolumePipeline:
 
     def _mask(self, probability: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """0 and 1, uint8, without the pieces that are too small."""
-        mask = probability >= self.threshold
-        if self.smallest_lesion_ml > 0:
-            pieces, _ = ndimage.label(mask, _NEIGHBOURS)
-            sizes_ml = np.bincount(pieces.ravel()) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-            mask &= (sizes_ml >= self.smallest_lesion_ml)[pieces]
-        return mask.astype(np.uint8)
+        mask = (probability >= self.threshold).astype(np.uint8)
+        return RemoveSmallLesions(self.smallest_lesion_ml)(mask, affine)
 
     def _write(
         self,

@@ -308,3 +308,15 @@ def test_an_affine_that_cannot_be_inverted_is_refused(tmp_path: Path, head: np.n
     nib.save(nib.Nifti1Image(head, None, header), file)
     assert np.linalg.det(nib.load(file).affine) == 0
     assert why_not(file) == f"{file} has an affine that cannot be inverted: its header is damaged."
+
+
+@pytest.mark.parametrize("space", ["native", "mni"])
+def test_a_name_beside_the_image_is_not_taken_for_its_metadata(
+    space: str, write_nifti: WriteNifti, head: np.ndarray
+) -> None:
+    """MONAI Label's requests hold ``image_path``."""
+    file = str(write_nifti("t1.nii", head))
+    prepare = VolumePreprocessing("image", spacing_mm=4, slice_size=64, space=space, on_failure="native")
+    asked = prepare({"image": file, "image_path": file})
+    assert asked["image_path"] == file
+    assert torch.equal(asked["image"], prepare({"image": file})["image"])
