@@ -44,10 +44,7 @@ def deploy(study: str, output: str, series: str | int | None = None, overlays: S
         raise InputError(f"{source} holds {len(studies)} DICOM studies: one is expected; scripts.segment takes many.")
     choice = choose_series(found, None if series is None else str(series))
     print("\n".join(choice.lines()))
-    try:
-        segmentation = segment_series(choice.series, target, overlays)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written to: {error.strerror or error}.") from error
+    segmentation = segment_series(choice.series, target, overlays)
     print(f"Segmentation: {segmentation}\nNot for clinical use.")
 
 

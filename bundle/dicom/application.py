@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from monai.deploy.conditions import CountCondition
 from monai.deploy.core import AppContext, Application
 from monai.deploy.core.domain import Image
+from monai.deploy.core.domain.dicom_series import DICOMSeries
 from monai.deploy.core.io_type import IOType
 from monai.deploy.operators.dicom_data_loader_operator import DICOMDataLoaderOperator
 from monai.deploy.operators.dicom_seg_writer_operator import DICOMSegmentationWriterOperator, SegmentDescription
@@ -26,6 +28,7 @@ from monai.deploy.operators.monai_bundle_inference_operator import (
     IOMapping,
     MonaiBundleInferenceOperator,
 )
+from pydicom.pixels import apply_rescale
 from pydicom.uid import MRImageStorage
 
 from bundle import bundle_root
@@ -41,8 +44,19 @@ _SAME_MM = 1e-3
 _SERIES = "study_selected_series_list"
 
 
+class VolumeOperator(DICOMSeriesToVolumeOperator):
+    """Stacks slices as float32; the SDK's own takes the type of the first for all, and one of air has whole numbers."""
+
+    def generate_voxel_data(self, series: DICOMSeries) -> np.ndarray:
+        """The intensities of a series, ``(slices, rows, columns)``, float32."""
+        slices = series.get_sop_instances()
+        return np.stack(
+            [apply_rescale(one.get_pixel_array(), one.get_native_sop_instance()).astype(np.float32) for one in slices]
+        )
+
+
 class LesionApplication(Application):
-    """The SDK's own operators: from a folder to the series, its volume, the bundle, and the segmentation.
+    """The SDK's operators: from a folder to the series, its volume, the bundle, and the segmentation.
 
     Args:
         folder: with the instances of one series, and nothing else.
@@ -60,10 +74,11 @@ class LesionApplication(Application):
         """Connects the operators."""
         loader = DICOMDataLoaderOperator(self, CountCondition(self, 1), input_folder=self._folder, name="loader")
         selector = DICOMSeriesSelectorOperator(self, rules=self._rules(), name="selector")
-        converter = DICOMSeriesToVolumeOperator(self, name="converter")
+        converter = VolumeOperator(self, name="converter")
         network = MonaiBundleInferenceOperator(
             self,
-            app_context=AppContext({"input": str(self._folder), "output": str(self._output)}),
+            # A model of the SDK's own kind, which is not there: it would look in ./models, and find the bundle's.
+            app_context=AppContext({"model": str(self._output / "none")}),
             input_mapping=[IOMapping("image", Image, IOType.IN_MEMORY)],
             output_mapping=[IOMapping("pred", Image, IOType.IN_MEMORY)],
             bundle_path=bundle_root(),
@@ -127,8 +142,7 @@ def segment_series(series: Series, output: Path, overlays: Sequence[str] = ()) -
         the segmentation, whole or not there.
 
     Raises:
-        InputError: when the SDK cannot read the series, or it cannot be segmented.
-        OSError: when the segmentation cannot be written.
+        InputError: when the SDK cannot read the series, it cannot be segmented, or the segmentation not be written.
     """
     _check_readable(series)
     with TemporaryDirectory() as name:
@@ -142,6 +156,9 @@ def segment_series(series: Series, output: Path, overlays: Sequence[str] = ()) -
                 raise
             raise InputError(f"{series} in {series.folder} could not be segmented: {told}") from error
         (segmentation,) = made.glob("*.dcm")
-        with replacing(output / segmentation.name) as unfinished:
-            shutil.copyfile(segmentation, unfinished)
+        try:
+            with replacing(output / segmentation.name) as unfinished:
+                shutil.copyfile(segmentation, unfinished)
+        except OSError as error:
+            raise InputError(f"{output} cannot be written to: {error.strerror or error}.") from error
     return output / segmentation.name

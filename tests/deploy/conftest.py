@@ -27,7 +27,10 @@ def packaged(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def lesioned_series(real_series: Path, template_head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The MNI head with 35 mL of simulated lesion: 189 axial slices of 1 mm, under the headers of the real series."""
+    """The MNI head with 35 mL of simulated lesion: 189 axial slices of 1 mm, under the headers of the real series.
+
+    Its intensities are fractions, as Philips stores them, and the first slices are air.
+    """
     import pydicom
     from pydicom.uid import generate_uid
 
@@ -40,6 +43,7 @@ def lesioned_series(real_series: Path, template_head: Head, tmp_path_factory: py
     one.SeriesInstanceUID, one.SeriesNumber, one.SeriesDescription = uid, 7, "T1 simulated"
     one.Rows, one.Columns = shape[1], shape[0]
     one.PixelSpacing, one.SliceThickness = [1, 1], 1
+    one.RescaleSlope, one.RescaleIntercept = 2**-10, 0
     one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]  # rows run to the left, columns to the back
     for height in range(shape[2]):
         right, front, up = apply_affine(affine, (shape[0] - 1, shape[1] - 1, height))
