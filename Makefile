@@ -3,7 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino \
-  test-dicom test-cluster test-panoptica test-label test-onnx test-package test-container lint bench bench-others clean
+  test-dicom test-cluster test-panoptica test-label test-onnx test-deploy test-package test-container lint \
+  bench bench-others clean
 
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements-dev.txt
@@ -18,7 +19,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or label or onnx or package or container)"
+	$(BIN)/python -m pytest -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or label or onnx or deploy or package or container)"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(BIN)/python -m pytest -m slow
@@ -65,6 +66,11 @@ test-onnx:  ## the ONNX export, in an environment of its own
 	.venv-onnx/bin/pip install --quiet -r requirements-onnx.txt
 	.venv-onnx/bin/python -m pytest tests/package/test_onnx.py -m onnx
 
+test-deploy:  ## an application of the MONAI Deploy App SDK, in an environment of its own
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/pip install --quiet -r requirements-deploy.txt
+	.venv-deploy/bin/python -m pytest tests/deploy -m deploy
+
 test-container: $(BIN)/.ready  ## the steps of the containers' recipes, in a fresh environment without a network
 	$(BIN)/python -m pytest -m container
 
@@ -88,4 +94,4 @@ bench-others:  ## nnU-Net and others on this machine, in an environment of their
 	.venv-bench/bin/python -m benchmarks.others
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-label .venv-onnx .venv-panoptica demo runs
+	rm -rf $(VENV) .venv-bench .venv-deploy .venv-label .venv-onnx .venv-panoptica demo runs

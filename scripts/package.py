@@ -23,7 +23,7 @@ NAME = "stroke_lesion_t1w_segmentation"
 # Commands for inference and training, and what they import. What compares networks, repeats the thesis's tables or
 # writes pages of this repository stays in it.
 _COMMANDS = (
-    *("charts", "curve", "demo", "dicom_receiver", "export", "picture", "prepare", "segment", "segmentation"),
+    *("charts", "curve", "demo", "deploy", "dicom_receiver", "export", "picture", "prepare", "segment", "segmentation"),
     "simulate",
 )
 _PARTS = (
@@ -38,6 +38,7 @@ _PARTS = (
     "models/model.json",
     "models/model.pt",
     "requirements.txt",
+    "requirements-deploy.txt",
     "requirements-dicom.txt",
     "requirements-label.txt",
     "requirements-onnx.txt",

@@ -1,7 +1,8 @@
-"""What the tests share: a synthetic head, NIfTI files made of arrays, the folder of real images."""
+"""What the tests share: a synthetic head, NIfTI files made of arrays, the folder of real images and its series."""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -80,3 +81,13 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the real images of ../shared/data are not here")
     return path
+
+
+@pytest.fixture(scope="session")
+def real_series(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a child's sagittal head, 192 slices of 256 x 256; not to be written to."""
+    folder = tmp_path_factory.mktemp("real")
+    with zipfile.ZipFile(shared_data / "dicom" / "fnndsc_t1_sagittal.zip") as archive:
+        archive.extractall(folder)
+    (series,) = {file.parent for file in folder.rglob("*.dcm")}
+    return series

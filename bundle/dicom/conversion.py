@@ -32,7 +32,7 @@ from bundle.dicom.series import Slices
 from bundle.errors import InputError
 from bundle.files import replacing
 
-__all__ = ["TRANSFER_SYNTAXES", "convert_series", "to_slices"]
+__all__ = ["TRANSFER_SYNTAXES", "convert_series", "stage_series", "to_slices"]
 
 _REWRITTEN = (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian)  # pydicom reads them, dcm2niix does not
 TRANSFER_SYNTAXES: tuple[UID, ...] = (
@@ -75,8 +75,12 @@ def _check_pixels(file: Path, syntax: UID) -> None:
         raise InputError(f"{file} has {found} bytes of pixels where {expected} are expected: copy or export it again.")
 
 
-def _stage(files: Sequence[Path], folder: Path) -> None:
-    """Puts the instances of a series, and nothing else, into a folder.
+def stage_series(files: Sequence[Path], folder: Path) -> None:
+    """Puts the instances of a series, and nothing else, into a folder: links, or copies in a plainer transfer syntax.
+
+    Args:
+        files: its instances.
+        folder: that is there, and empty.
 
     Raises:
         InputError: when the pixels of one cannot be decoded, or are not all there.
@@ -124,7 +128,7 @@ def _convert(files: Sequence[Path], folder: Path, where: Path) -> Path:
     staged, converted = folder / "staged", folder / "converted"
     staged.mkdir()
     converted.mkdir()
-    _stage(files, staged)
+    stage_series(files, staged)
     words = [dcm2niix.bin, *["-b", "n", "-z", "i", "-1", "-f", "image", "-o"], str(converted), str(staged)]
     done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=_LONGEST_S, check=False)
     volumes = sorted(converted.glob("*.nii.gz"))

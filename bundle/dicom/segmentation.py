@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import highdicom
 import numpy as np
@@ -17,13 +17,29 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, generate_uid
 
-__all__ = ["INFARCT", "NOT_FOR_CLINICAL_USE", "Algorithm", "make_segmentation", "read_source", "stable_uid"]
+__all__ = [
+    "INFARCT",
+    "NOT_FOR_CLINICAL_USE",
+    "SEGMENT",
+    "Algorithm",
+    "make_segmentation",
+    "read_source",
+    "stable_uid",
+]
 
 # It tells the console of every patient's name that is a single word, as anonymisers leave them.
 warnings.filterwarnings("ignore", "The string .* is unlikely to represent the intended person name")
 
 INFARCT = Code("55641003", "SCT", "Infarct")
 NOT_FOR_CLINICAL_USE = "not for clinical use"
+SEGMENT: dict[str, Any] = {
+    "segment_label": "Stroke lesion",
+    "segmented_property_category": codes.SCT.MorphologicallyAbnormalStructure,
+    "segmented_property_type": INFARCT,
+    "anatomic_regions": [codes.SCT.Brain],
+    "tracking_id": "stroke lesion",
+}
+"""What a segment is, whoever writes it."""
 
 _SERIES_NUMBERS = 1000  # a segmentation's is its source's with this added, a report's with twice this
 _PINK = highdicom.color.CIELabColor(60.0, 80.0, -20.0)
@@ -87,15 +103,11 @@ def make_segmentation(source: Sequence[Dataset], mask: np.ndarray, algorithm: Al
     identity = [part if isinstance(part, bytes) else str(part) for part in parts]
     segment = SegmentDescription(
         segment_number=1,
-        segment_label="Stroke lesion",
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=INFARCT,
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=identification,
-        anatomic_regions=[codes.SCT.Brain],
         tracking_uid=stable_uid("segment", *identity),
-        tracking_id="stroke lesion",
         display_color=_PINK,
+        **SEGMENT,
     )
     return Segmentation(
         source,

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import Compose
 
 from bundle.errors import InputError
 from bundle.transforms.preprocessing import VolumePreprocessing
@@ -94,7 +93,7 @@ class SimulatedQuantization:
         from bundle.data.simulate import SimulatedCases, load_head  # not for a network that is quantized already
 
         affine = torch.as_tensor(atlas_grid()[0])
-        prepare = Compose(self.preprocessing.transforms[1:])  # the first loads
+        prepare = self.preprocessing.after_loading
         chosen = []
         for case in SimulatedCases([load_head(str(TEMPLATE))], None, self.volumes):
             volume = MetaTensor(torch.from_numpy(case.image)[None], affine=affine)

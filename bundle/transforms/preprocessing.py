@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from monai.transforms import (
     Compose,
+    EnsureChannelFirstd,
+    EnsureTyped,
     LoadImaged,
     MapTransform,
     Orientationd,
@@ -48,7 +50,7 @@ def _load(keys: Sequence[str]) -> LoadImaged:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
         # nibabel first: it knows .mgz, which MONAI would hand to ITK; the others follow where it cannot read.
-        return LoadImaged(keys, reader="NibabelReader", image_only=True, ensure_channel_first=True)
+        return LoadImaged(keys, reader="NibabelReader", image_only=True)
 
 
 def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFailure) -> list[MapTransform]:
@@ -81,7 +83,8 @@ def _box(keys: Sequence[str], box: Box, slice_size: int, space: Space, spacing_m
 class VolumePreprocessing(Compose):
     """Load, check, RAS orientation, space and spacing, head intensity, box: each step has its inverse or needs none.
 
-    It begins with MONAI's ``LoadImaged``, which tools replace when they hold the image already.
+    It begins with MONAI's ``LoadImaged``, which tools replace, or leave out, when they hold the image already. That may
+    be of any type and lack the channel: the next two steps see to it.
 
     Args:
         keys: the image, or the image and its label (interpolated to the nearest voxel).
@@ -126,6 +129,8 @@ class VolumePreprocessing(Compose):
         super().__init__(
             [
                 _load(keys),
+                EnsureChannelFirstd(keys),
+                EnsureTyped(keys, dtype=torch.float32),
                 CheckVolumed(keys[0]),
                 Orientationd(keys, axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
                 *([CorrectBiasFieldd(keys[0])] if bias_correction else []),
@@ -133,6 +138,12 @@ class VolumePreprocessing(Compose):
                 *_box(keys, box, slice_size, space, spacing_mm),
             ]
         )
+
+    @property
+    def after_loading(self) -> Compose:
+        """The steps that are left for images that are in memory, float32, ``(1, H, W, D)``."""
+        kinds = [type(step) for step in self.transforms]
+        return Compose(self.transforms[kinds.index(CheckVolumed) :])
 
     @property
     def after_registration(self) -> Compose:

@@ -1,8 +1,7 @@
-"""What the tests of DICOM share: the real series, whole and at a quarter of its resolution."""
+"""What the tests of DICOM share: the real series at a quarter of its resolution."""
 
 from __future__ import annotations
 
-import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,16 +17,6 @@ if find_spec("highdicom") is None:
     collect_ignore = [
         file.name for file in Path(__file__).parent.glob("test_*.py") if file.name not in _WITHOUT_PACKAGES
     ]
-
-
-@pytest.fixture(scope="session")
-def real_series(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a child's sagittal head, 192 slices of 256 x 256; not to be written to."""
-    folder = tmp_path_factory.mktemp("real")
-    with zipfile.ZipFile(shared_data / "dicom" / "fnndsc_t1_sagittal.zip") as archive:
-        archive.extractall(folder)
-    (series,) = {file.parent for file in folder.rglob("*.dcm")}
-    return series
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import Compose
 
 from bundle import bundle_root
 from bundle.data.simulate import load_head, simulate_case
@@ -48,7 +47,7 @@ def simulated(preprocessing: VolumePreprocessing, seed: int) -> torch.Tensor:
     """``(1, 1, 96, 96, D)`` of a case that nothing was calibrated on."""
     case = simulate_case(load_head(str(TEMPLATE)), np.random.default_rng((77, seed)), volume_ml=40.0)
     image = MetaTensor(torch.from_numpy(case.image)[None], affine=torch.as_tensor(atlas_grid()[0]))
-    prepared: torch.Tensor = Compose(preprocessing.transforms[1:])({"image": image})["image"]
+    prepared: torch.Tensor = preprocessing.after_loading({"image": image})["image"]
     return prepared[None]
 
 

@@ -25,10 +25,13 @@ SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
 METADATA = json.loads((ROOT / "configs" / "metadata.json").read_text())
 VERSION = METADATA["version"]
 MIB = 1 << 20
-REQUIREMENTS = ("requirements.txt", *(f"requirements-{of}.txt" for of in ("dicom", "label", "onnx", "openvino", "ray")))
+REQUIREMENTS = (
+    "requirements.txt",
+    *(f"requirements-{of}.txt" for of in ("deploy", "dicom", "label", "onnx", "openvino", "ray")),
+)
 USERS_PAGES = (
     *("README.md", "hospital.md", "simulation.md", "cohorts.md", "model_zoo.md"),
-    *("dicom.md", "many_machines.md", "monai-label.md", "runtimes.md"),
+    *("dicom.md", "many_machines.md", "monai-deploy.md", "monai-label.md", "runtimes.md"),
 )
 """Of docs/, those that are read for using the bundle; others tell how the repository's own numbers came about."""
 NOT_PACKAGED = {"scripts.package", "benchmarks.agreement", "benchmarks.boxes", "benchmarks.many_volumes"}

@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Invertd, LoadImaged
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import Compose, Invertd, LoadImaged
 from scipy import ndimage
 
 from bundle.errors import explain
@@ -52,6 +53,19 @@ def found_in_source(preprocessing: VolumePreprocessing, file: Path) -> torch.Ten
 
 def test_it_begins_with_loading() -> None:
     assert isinstance(VolumePreprocessing().transforms[0], LoadImaged)
+
+
+def test_an_image_in_memory_takes_the_loader_s_place(write_nifti: WriteNifti, head: np.ndarray) -> None:
+    preprocessing = VolumePreprocessing("image", spacing_mm=2.5, slice_size=64)
+    file = write_nifti("t1.nii.gz", head.astype(np.int16))
+    expected = preprocessing({"image": str(file)})["image"]
+    affine = torch.as_tensor(nib.load(file).affine)
+    stored = MetaTensor(torch.from_numpy(head.astype(np.int32)), affine, {"original_channel_dim": "no_channel"})
+    without_loader = Compose(preprocessing.transforms[1:])({"image": stored})["image"]
+    loaded = preprocessing.after_loading({"image": MetaTensor(torch.from_numpy(head)[None], affine)})["image"]
+    for result in (without_loader, loaded):
+        assert result.dtype == torch.float32
+        assert torch.equal(result.as_tensor(), expected.as_tensor())
 
 
 @pytest.mark.parametrize("box", ["brain", "thesis_180", "thesis_192"])
