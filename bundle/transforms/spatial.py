@@ -97,6 +97,7 @@ class SquareAxesd(MapTransform):
             if _EXACT < leaning < _ROUNDING:
                 affine = image.affine.clone()
                 affine[:3, :3] = torch.as_tensor(left @ right * sizes_mm)
-                d[key] = image.clone()
-                d[key].affine = affine
+                square: MetaTensor = image.clone()
+                square.affine = affine
+                d[key] = square
         return d
