@@ -123,7 +123,7 @@ of its own). Mirroring, nnU-Net's default, multiplies its seconds by eight in 3D
 - **Plain quantization**: clipped ranges, NNCF's default, take lesions for outliers, and masks agree with float32's
   worse than with ranges up to the extremes and channels of unlike ranges smoothed, both of which the engine has
   (`bundle/inferers/quantization.py`). The whole outermost scale in bfloat16, in place of its first and last
-  convolution, took a tenth more time, and masks agreed no better.
+  convolution, took a tenth more time, and the masks of twelve cases agreed no better.
 """
 
 
