@@ -102,7 +102,8 @@ def test_networks_that_are_averaged_are_trained_once_each() -> None:
     runs, table = load_runs(), load_tables()["three_planes"]
     trained = _trained(table.runs(), runs)
     assert sorted(trained) == sorted({"tsrl_net", *(f"tsrl_net_{part}" for part in PARTS)})
-    planes = [parser_of("train.json", *runs[name].configs, **runs[name].options)["plane"] for name in trained]
+    parsers = [parser_of("train.json", *runs[name].configs, **runs[name].options) for name in trained]
+    planes = [parser.get_parsed_content("plane") for parser in parsers]
     assert sorted(planes) == ["axial", "axial", "axial", "coronal", "sagittal"]
 
 
