@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from monai.deploy.conditions import CountCondition
@@ -45,7 +46,11 @@ _SERIES = "study_selected_series_list"
 
 
 class VolumeOperator(DICOMSeriesToVolumeOperator):
-    """Stacks slices as float32; the SDK's own takes the type of the first for all, and one of air has whole numbers."""
+    """The SDK's volume as a NIfTI file has it: intensities and affine in float32.
+
+    The SDK takes the type of the first slice for all, and one of air has whole numbers. Of an oblique affine, the last
+    bits decide where MONAI's ``Spacing`` begins its grid.
+    """
 
     def generate_voxel_data(self, series: DICOMSeries) -> np.ndarray:
         """The intensities of a series, ``(slices, rows, columns)``, float32."""
@@ -53,6 +58,12 @@ class VolumeOperator(DICOMSeriesToVolumeOperator):
         return np.stack(
             [apply_rescale(one.get_pixel_array(), one.get_native_sop_instance()).astype(np.float32) for one in slices]
         )
+
+    def compute_affine_transform(self, s_1: Any, s_n: Any, n: int, series: DICOMSeries) -> None:
+        """Voxels to world, of the series' ``n`` slices from ``s_1`` to ``s_n``."""
+        super().compute_affine_transform(s_1, s_n, n, series)
+        exact = getattr(series, self.ATTRIBUTE_NIFTI_AFFINE)
+        setattr(series, self.ATTRIBUTE_NIFTI_AFFINE, exact.astype(np.float32).astype(float))
 
 
 class LesionApplication(Application):

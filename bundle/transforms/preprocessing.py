@@ -26,7 +26,7 @@ from bundle.transforms.bias_field import CorrectBiasFieldd
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensityd
 from bundle.transforms.registration import AffineToMNId, OnFailure, ResampleToAtlasd, atlas_brain
-from bundle.transforms.spatial import BrainBoxd, SquareAxesd
+from bundle.transforms.spatial import BrainBoxd
 
 __all__ = ["VolumePreprocessing"]
 
@@ -62,7 +62,7 @@ def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFa
             ResampleToAtlasd(keys, spacing_mm, mode),
             NormalizeHeadIntensityd(keys[0], atlas_brain(spacing_mm)),
         ]
-    return [SquareAxesd(keys), _Spacingd(keys, pixdim=(spacing_mm,) * 3, mode=mode), NormalizeHeadIntensityd(keys[0])]
+    return [_Spacingd(keys, pixdim=(spacing_mm,) * 3, mode=mode), NormalizeHeadIntensityd(keys[0])]
 
 
 def _box(keys: Sequence[str], box: Box, slice_size: int, space: Space, spacing_mm: float) -> list[MapTransform]:

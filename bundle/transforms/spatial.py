@@ -1,21 +1,20 @@
-"""The in-plane box that the slices are cut to, and axes that rounding has made oblique to each other."""
+"""The in-plane box that the slices are cut to."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import CropForeground, CropForegroundd, MapTransform
+from monai.transforms import CropForeground, CropForegroundd
 
-__all__ = ["BrainBox", "BrainBoxd", "SquareAxesd"]
+__all__ = ["BrainBox", "BrainBoxd"]
 
 # Between these depths below the top of the head its outline is that of the brain: under the skull cap's narrowing,
 # above the eyes and the nose.
 _TOP_MM, _BOTTOM_MM = 20.0, 90.0
-_EXACT, _ROUNDING = 1e-12, 1e-4
 
 
 class BrainBox(CropForeground):
@@ -68,36 +67,3 @@ class BrainBoxd(CropForegroundd):
     def __init__(self, keys: KeysCollection, source_key: str, size: Sequence[int]) -> None:
         super().__init__(keys, source_key, start_coord_key=None, end_coord_key=None)
         self.cropper = BrainBox(size)
-
-
-class SquareAxesd(MapTransform):
-    """Makes axes of an affine perpendicular that are so but for rounding; changes no voxel, and nothing that is exact.
-
-    MONAI's ``Spacing`` begins at the image's corner, or about its centre where an axis leans by 1e-8 of a voxel: an
-    oblique scan, of which each file rounds the axes in its own way, would be resampled up to half a voxel elsewhere.
-
-    Args:
-        keys: images with an affine.
-    """
-
-    def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(keys)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """The data with square axes; what leans by more than rounding stays."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            image = d[key]
-            if not isinstance(image, MetaTensor):
-                continue
-            axes = image.affine[:3, :3].numpy(force=True)
-            sizes_mm = np.linalg.norm(axes, axis=0)
-            left, _, right = np.linalg.svd(axes / sizes_mm)
-            leaning = np.abs(left @ right - axes / sizes_mm).max()
-            if _EXACT < leaning < _ROUNDING:
-                affine = image.affine.clone()
-                affine[:3, :3] = torch.as_tensor(left @ right * sizes_mm)
-                square: MetaTensor = image.clone()
-                square.affine = affine
-                d[key] = square
-        return d

@@ -182,11 +182,7 @@ def test_a_mask_goes_back_to_an_oblique_anisotropic_grid(tmp_path: Path, lesione
     pred = found_in_source(VolumePreprocessing("image", spacing_mm=1.5, box=box, slice_size=160), file)
     assert pred.shape == (1, *shape)
     np.testing.assert_allclose(pred.affine.numpy(), affine, atol=1e-4)
-    found = pred[0].numpy() > 0.5
-    # 0.979 and 0.981 where the same volume stands upright: the grid of 1.5 mm begins at the corner of slices of 3 mm.
-    assert dice(found, lesion) > 0.975
-    # Where it lies says more of the way back than its rim: it is off by 0.13 voxels, 0.03 in the box on the brain.
-    np.testing.assert_allclose(ndimage.center_of_mass(found), ndimage.center_of_mass(lesion), atol=0.15)
+    assert dice(pred[0].numpy() > 0.5, lesion) > 0.98
 
 
 @pytest.mark.parametrize(
