@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from ignite.engine import Engine, Events
@@ -27,11 +30,9 @@ _preprocess: Callable[[dict], dict]
 _slicing: tuple[Sequence[int], Plane]
 
 
-def _prepare_worker(
-    cases: SimulatedCases, preprocess: Callable[[dict], dict], offsets: Sequence[int], plane: Plane
-) -> None:
+def _prepare_worker(handed: Path) -> None:
     global _cases, _preprocess, _slicing
-    _cases, _preprocess, _slicing = cases, preprocess, (offsets, plane)
+    _cases, _preprocess, _slicing = pickle.loads(handed.read_bytes())
     begin_worker()
 
 
@@ -46,13 +47,15 @@ def _simulate(number: int) -> Volume:
 class SimulatedSliceDataset(SliceDataset):
     """A pool of simulated volumes, part of which is renewed after each epoch; processes beside the training make them.
 
-    Attach it to the trainer. A resumed training goes on with the cases that it would have had.
+    Attach it to the trainer. A resumed training goes on with the cases that it would have had. A pool that begins small
+    grows with each epoch, and the training need not wait until all of it is made.
 
     Args:
         cases: what is simulated; it must hold ``volumes`` cases and ``renewed`` for each epoch.
         preprocessing: with image and label, in MNI space.
         volumes: size of the pool.
-        renewed: volumes that an epoch replaces, the oldest first.
+        renewed: volumes that an epoch adds; where the pool is full, they replace the oldest.
+        first: volumes that training begins with; None is a full pool.
         augment: random transforms of one sample, or None.
         offsets: the stack's slices relative to its own.
         workers: processes that simulate.
@@ -60,7 +63,7 @@ class SimulatedSliceDataset(SliceDataset):
         plane: of the slices.
 
     Raises:
-        InputError: when the pool is empty, or an epoch would renew more than it.
+        InputError: when the pool is or begins empty, or begins or is renewed with more than it holds.
         ValueError: when the offsets do not rise in even steps, or the preprocessing is not in MNI space.
     """
 
@@ -70,6 +73,7 @@ class SimulatedSliceDataset(SliceDataset):
         preprocessing: VolumePreprocessing,
         volumes: int = 100,
         renewed: int = 20,
+        first: int | None = None,
         augment: Callable[[dict], dict] | None = None,
         offsets: Sequence[int] = OFFSETS,
         workers: int = 1,
@@ -78,42 +82,48 @@ class SimulatedSliceDataset(SliceDataset):
     ) -> None:
         if not 0 <= renewed <= volumes or volumes == 0:
             raise InputError(f"{volumes} simulated volumes, {renewed} renewed: 0 <= renewed <= volumes is needed.")
+        first = volumes if first is None else first
+        if not 1 <= first <= volumes:
+            raise InputError(f"{volumes} simulated volumes, {first} to begin with: 1 <= first <= volumes is needed.")
         self.cases = cases
+        self.size = volumes
         self.renewed = renewed
+        self.first = first
+        self.made = 0
         self.augment = augment
         self.offsets = StackSlices(offsets).offsets  # checked
-        given = (cases, preprocessing.after_registration, self.offsets, plane)
-        self.pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker, given)
+        # Half a gigabyte of heads goes to all processes at once by a file; by pipes, to one after the other.
+        self.folder = TemporaryDirectory(prefix="simulated-")
+        handed = Path(self.folder.name) / "handed"
+        handed.write_bytes(pickle.dumps((cases, preprocessing.after_registration, (self.offsets, plane))))
+        self.pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker, (handed,))
         self.coming: list[Future[Volume]] = []
-        self.epochs = 0
-        first = self._order(0, volumes)
-        self._hold([future.result() for future in tqdm(first, desc="simulating", disable=not progress)])
+        self.volumes: list[Volume] = []
+        self._take(tqdm(self._order(0, first), desc="simulating", disable=not progress))
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._renew)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._take(self.coming))
 
-    def _order(self, first: int, count: int) -> list[Future[Volume]]:
+    def _order(self, start: int, stop: int) -> list[Future[Volume]]:
         """Has cases simulated; behind the last case the first come again."""
-        return [self.pool.submit(_simulate, number % len(self.cases)) for number in range(first, first + count)]
+        return [self.pool.submit(_simulate, number % len(self.cases)) for number in range(start, stop)]
 
     def _begin_epoch(self, engine: Engine) -> None:
-        done = engine.state.epoch - 1
-        if done > self.epochs:  # a resumed training: the pool as it was
-            size, first = len(self.volumes), max(done * self.renewed, (self.epochs * self.renewed) + len(self.volumes))
-            self._replace(first, self._order(first, done * self.renewed + size - first))
-            self.epochs = done
+        made = self.first + (engine.state.epoch - 1) * self.renewed
+        if made > self.made:  # a resumed training: the pool as it was
+            if made - self.size > self.made:  # with none of the cases that are there
+                self.volumes, self.made = self.volumes[:1] * self.size, made - self.size
+            self._take(self._order(self.made, made))
         # They are made while the epoch trains.
-        self.coming = self._order(len(self.volumes) + done * self.renewed, self.renewed)
+        self.coming = self._order(self.made, self.made + self.renewed)
 
-    def _renew(self, engine: Engine) -> None:
-        self._replace(len(self.volumes) + self.epochs * self.renewed, self.coming)
-        self.epochs += 1
-
-    def _replace(self, first: int, made: list[Future[Volume]]) -> None:
-        """Case ``n`` takes the place of case ``n - volumes``."""
+    def _take(self, coming: Iterable[Future[Volume]]) -> None:
+        """Case ``n`` takes the place of case ``n - size``, or one behind the last where the pool is not full."""
         volumes = list(self.volumes)
-        for number, future in enumerate(made, first):
-            volumes[number % len(volumes)] = future.result()
+        for future in coming:
+            place = self.made % self.size
+            volumes[place : place + 1] = [future.result()]
+            self.made += 1
         self._hold(volumes)

@@ -19,6 +19,8 @@ from bundle.transforms.slices import OFFSETS, Plane, StackSlices, pad_slices, st
 
 __all__ = ["SliceDataset", "SliceSampler"]
 
+_KEPT = ("image", "label", "has_lesion")
+
 
 class SliceDataset(Dataset):
     """Every slice of every volume is a sample: its stack of slices and its label.
@@ -67,8 +69,7 @@ class SliceDataset(Dataset):
     def _hold(self, volumes: list[dict[str, torch.Tensor]]) -> None:
         self.volumes = volumes
         self.ends = list(accumulate(len(volume["label"]) for volume in volumes))
-        # bool(), because any() of uint8 is uint8, whose ~ is no negation.
-        self.has_lesion = torch.cat([volume["label"].flatten(1).any(dim=1).bool() for volume in volumes])
+        self.has_lesion = torch.cat([volume["has_lesion"] for volume in volumes])
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -97,9 +98,9 @@ class SliceDataset(Dataset):
         return volume
 
     def _key(self, item: dict) -> str:
-        """Changes with the files, the transforms, the offsets and the plane."""
+        """Changes with the files, the transforms, the offsets, the plane and what is kept of a volume."""
         files = [(str(Path(item[key]).resolve()), Path(item[key]).stat().st_mtime_ns) for key in ("image", "label")]
-        return hashlib.sha256(repr((files, self.transform, self.offsets, self.plane)).encode()).hexdigest()[:24]
+        return hashlib.sha256(repr((files, self.transform, self.offsets, self.plane, _KEPT)).encode()).hexdigest()[:24]
 
     def _read(self, item: dict) -> dict[str, torch.Tensor]:
         try:
@@ -121,13 +122,15 @@ def slices_of(
         plane: of the slices.
 
     Returns:
-        ``image``, padded for the stacks, and ``label`` ``(D, H, W)``, uint8.
+        ``image``, padded for the stacks, ``label`` ``(D, H, W)``, uint8, and ``has_lesion`` ``(D)``, boolean.
     """
     image, label = (to_plane(torch.as_tensor(volume)[0], plane) for volume in (image, label))
     # The plain tensors: MONAI's metadata would be copied with every sample.
+    lesion = (label > 0).permute(2, 0, 1).contiguous().as_subclass(torch.Tensor)
     return {
         "image": pad_slices(image.float(), offsets).as_subclass(torch.Tensor),
-        "label": (label > 0).to(torch.uint8).permute(2, 0, 1).contiguous().as_subclass(torch.Tensor),
+        "label": lesion.to(torch.uint8),
+        "has_lesion": lesion.flatten(1).any(dim=1),
     }
 
 

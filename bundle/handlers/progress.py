@@ -20,7 +20,7 @@ class LossParts:
     """
 
     def __init__(self) -> None:
-        self.sums: defaultdict[str, float] = defaultdict(float)
+        self.sums: defaultdict[str, torch.Tensor | float] = defaultdict(float)
         self.count = 0
 
     def attach(self, engine: Engine) -> None:
@@ -35,20 +35,20 @@ class LossParts:
         self.count = 0
 
     def add(self, engine: Engine) -> None:
-        """Adds one iteration."""
+        """Adds one iteration, as tensors: a number would have to wait for the device."""
         output = engine.state.output
-        self.sums["loss"] += output["loss"].item()
+        self.sums["loss"] += output["loss"].detach()
         self.count += 1
         parts = getattr(engine.loss_function, "parts", None)
         if parts is not None:
             with torch.no_grad():
                 for name, value in parts(output["pred"], output["label"]).items():
-                    self.sums[f"loss_{name}"] += float(value)
+                    self.sums[f"loss_{name}"] += value
 
     def finish(self, engine: Engine) -> None:
         """Hands the means to the engine, over all processes."""
         for name in sorted(self.sums):
-            mean = idist.all_reduce(self.sums[name] / self.count) / idist.get_world_size()
+            mean = idist.all_reduce(float(self.sums[name]) / self.count) / idist.get_world_size()
             engine.state.metrics[name] = mean
 
 

@@ -94,6 +94,24 @@ def test_each_epoch_replaces_the_oldest_cases(preprocessing: VolumePreprocessing
 
 
 @pytest.mark.usefixtures("in_threads")
+def test_a_pool_that_begins_small_grows_until_it_is_full(preprocessing: VolumePreprocessing) -> None:
+    dataset = dataset_of(20, preprocessing, volumes=5, renewed=2, first=1)
+    assert numbers(dataset) == [0]
+    assert train(dataset, 4) == [[0], [0, 1, 2], [0, 1, 2, 3, 4], [5, 6, 2, 3, 4]]
+    assert numbers(dataset) == [5, 6, 7, 8, 4]  # after the last
+
+
+@pytest.mark.usefixtures("in_threads")
+@pytest.mark.parametrize("done", [1, 2, 3, 4, 5, 6])
+def test_a_resumed_training_goes_on_with_the_pool_as_it_had_grown(
+    done: int, preprocessing: VolumePreprocessing
+) -> None:
+    epochs, sizes = 7, {"volumes": 5, "renewed": 2, "first": 1}
+    whole = train(dataset_of(30, preprocessing, **sizes), epochs)
+    assert train(dataset_of(30, preprocessing, **sizes), epochs, done) == whole[done:]
+
+
+@pytest.mark.usefixtures("in_threads")
 @pytest.mark.parametrize(
     ("volumes", "renewed", "done"), [(3, 2, 1), (3, 2, 3), (2, 2, 1), (2, 1, 1), (2, 1, 3), (2, 0, 2)]
 )
@@ -182,6 +200,13 @@ def test_a_pool_that_cannot_be_is_refused(volumes: int, renewed: int, preprocess
     sentence = f"{volumes} simulated volumes, {renewed} renewed: 0 <= renewed <= volumes is needed."
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         dataset_of(9, preprocessing, volumes=volumes, renewed=renewed)
+
+
+@pytest.mark.parametrize("first", [0, 4, -1])
+def test_a_beginning_that_cannot_be_is_refused(first: int, preprocessing: VolumePreprocessing) -> None:
+    sentence = f"3 simulated volumes, {first} to begin with: 1 <= first <= volumes is needed."
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        dataset_of(9, preprocessing, volumes=3, renewed=1, first=first)
 
 
 def test_offsets_that_do_not_rise_evenly_and_native_space_are_refused_before_anything_is_simulated(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose, RandGaussianNoised
+from monai.transforms import Compose, Flip, RandGaussianNoised
 
-from bundle.transforms import SliceAugmentation
+from bundle.transforms import BatchAffine, SliceAugmentation
 
 SIZE = 96
 SEEDS = range(8)
@@ -129,3 +131,80 @@ def test_the_head_is_shifted_and_scaled_along_both_axes() -> None:
     extents = torch.stack([head.amax(dim=0) - head.amin(dim=0) for head in found])
     assert centres.std(dim=0).min() > 2
     assert extents.std(dim=0).min() > 2
+
+
+# A whole batch
+
+
+@pytest.fixture
+def drawn(batch: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every draw is 0.75: half of the largest change, the first way, and no flip unless all are flipped."""
+    monkeypatch.setattr(torch, "rand", lambda *size, device: torch.full(size, 0.75, device=device))
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    image = torch.rand(3, 4, 32, 32, generator=torch.Generator().manual_seed(2))
+    return {"image": image, "label": (image[:, :1] > 0.7).float(), "name": image}
+
+
+def change(batch: dict[str, torch.Tensor], **settings: float) -> dict[str, torch.Tensor]:
+    still = {"flip": 0.0, "affine": 1.0, "rotate": 0.0, "zoom": 0.0, "shift": 0.0}
+    return BatchAffine(**(still | settings))(batch)
+
+
+def assert_moved(changed: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], move: Callable) -> None:
+    torch.testing.assert_close(changed["image"], move(batch["image"]), atol=2e-5, rtol=0)
+    assert torch.equal(changed["label"], move(batch["label"]))
+    assert changed["name"] is batch["name"]
+
+
+@pytest.mark.usefixtures("drawn")
+def test_samples_of_a_batch_are_flipped_left_to_right_as_by_monai(batch: dict[str, torch.Tensor]) -> None:
+    flip = Flip(spatial_axis=0)
+    assert_moved(change(batch, flip=1.0), batch, lambda images: torch.stack([flip(image) for image in images]))
+
+
+@pytest.mark.usefixtures("drawn")
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_samples_of_a_batch_are_flipped_and_then_rotated_about_their_middle(
+    batch: dict[str, torch.Tensor], flip: float
+) -> None:
+    """Half of the largest angle is a quarter turn."""
+
+    def move(images: torch.Tensor) -> torch.Tensor:
+        return torch.rot90(images.flip(2) if flip else images, 1, dims=(2, 3))
+
+    assert_moved(change(batch, rotate=torch.pi, flip=flip), batch, move)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_samples_of_a_batch_are_shifted_by_a_share_of_their_size(batch: dict[str, torch.Tensor]) -> None:
+    """Half of an eighth of 32 is two pixels along each axis; zeros come in."""
+
+    def move(images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(images[:, :, 2:, 2:], (0, 2, 0, 2))
+
+    assert_moved(change(batch, shift=1 / 8), batch, move)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_samples_of_a_batch_are_zoomed_about_their_middle(batch: dict[str, torch.Tensor]) -> None:
+    """Seen 1.25 times as far, a square of 20 pixels becomes one of 16."""
+    square = torch.zeros(3, 1, 32, 32)
+    square[:, :, 6:26, 6:26] = 1
+    zoomed = change(batch | {"label": square}, zoom=0.5)["label"]
+    expected = torch.zeros(3, 1, 32, 32)
+    expected[:, :, 8:24, 8:24] = 1
+    assert torch.equal(zoomed, expected)
+
+
+def test_each_sample_of_a_batch_has_a_change_of_its_own_and_some_have_none() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 4, 32, 32).expand(400, 4, 32, 32)
+    changed = BatchAffine(flip=0.25, affine=0.5)({"image": image, "label": image[:, :1]})["image"]
+    same, flipped = ((changed - other).abs().amax(dim=(1, 2, 3)) < 1e-4 for other in (image, image.flip(2)))
+    assert 0.31 < float(same.float().mean()) < 0.44  # 3/8
+    assert 0.08 < float(flipped.float().mean()) < 0.17  # 1/8
+    moved = changed[~same & ~flipped]
+    assert len(moved.flatten(1).unique(dim=0)) == len(moved)

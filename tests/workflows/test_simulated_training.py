@@ -70,6 +70,30 @@ def test_a_training_on_simulated_volumes_ends_well(trained: tuple[Path, str]) ->
     assert [file.suffix for file in (folder / "heads").iterdir()] == [".npz"]
 
 
+def test_the_overlay_for_a_gpu_trains_on_a_cpu_too_without_its_graphs(masks: Path, tmp_path: Path) -> None:
+    """The pool begins with one volume and grows."""
+    words = command(
+        "training",
+        *CONFIG_FILES,
+        "cpu.json",
+        "shipped.json",
+        "cuda.json",
+        masks=masks,
+        heads_cache=tmp_path / "heads",
+        output_dir=tmp_path / "out",
+        epochs=2,
+        network="$@network_def.to(@device)",
+        **QUICK,
+        first_volumes=1,
+        simulation_workers=1,
+    )
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    last = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
+    assert last["trainer"]["iteration"] == 2 * STEPS
+    assert last["ema"].keys() == last["model"].keys()
+
+
 def prepared(workflow: ConfigWorkflow, number: int) -> SliceDataset:
     """A case of the config, as the network sees it."""
     case = workflow.parser.get_parsed_content("cases")[number]
