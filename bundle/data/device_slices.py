@@ -26,6 +26,7 @@ class DeviceSliceLoader(DataLoader):
         batch_size: slices in a batch; an epoch's last batch may have fewer.
         device: where the volumes are held.
         augment: random changes of a whole batch, or None.
+        drop_last: leave such a smaller batch out.
     """
 
     dataset: SliceDataset
@@ -39,8 +40,9 @@ class DeviceSliceLoader(DataLoader):
         batch_size: int,
         device: str | torch.device,
         augment: Callable[[Batch], Batch] | None = None,
+        drop_last: bool = False,
     ) -> None:
-        super().__init__(dataset, batch_size, sampler=sampler)
+        super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last)
         self.device = torch.device(device)
         self.augment = augment
         self.held: list[Batch] = []
@@ -54,7 +56,8 @@ class DeviceSliceLoader(DataLoader):
         # Of each slice of the dataset the first row of its stack, were its offsets to begin at the padding.
         rows = torch.arange(int(lengths.sum())) + padding * torch.repeat_interleave(lengths)
         window = torch.tensor(self.dataset.offsets) - min(self.dataset.offsets[0], 0)
-        for chosen in torch.tensor(list(self.sampler)).split(self.batch_size):
+        order = torch.tensor(list(self.sampler))[: len(self) * self.batch_size]
+        for chosen in order.split(self.batch_size):
             stacks = self.slices["image"][(rows[chosen, None] + window).to(self.device)]
             batch = {"image": stacks, "label": self.slices["label"][chosen.to(self.device)].unsqueeze(1).float()}
             yield batch if self.augment is None else self.augment(batch)

@@ -58,6 +58,12 @@ def test_a_renewed_volume_and_a_further_one_are_seen_in_the_next_epoch(dataset: 
     assert_equal_epochs(loader, dataset, epoch=2)
 
 
+def test_a_last_batch_that_is_smaller_can_be_left_out(dataset: SliceDataset) -> None:
+    loader = DeviceSliceLoader(dataset, SliceSampler(dataset, shuffle=False), 8, "cpu", drop_last=True)
+    assert [len(batch["image"]) for batch in loader] == [8, 8]
+    assert len(loader) == 2
+
+
 def test_a_whole_batch_is_augmented_at_once(dataset: SliceDataset) -> None:
     sizes: list[int] = []
 

@@ -324,6 +324,16 @@ def test_the_shipped_weights_recipe_sums_dice_per_slice_averages_weights_and_fli
     assert seen == {"as it was", "mirrored"}
 
 
+@pytest.mark.parametrize(("plane", "share"), [("axial", 0.5), ("coronal", 0.5), ("sagittal", 0.0)])
+def test_neither_recipe_of_the_shipped_weights_turns_sagittal_slices_front_to_back(plane: str, share: float) -> None:
+    parser = parser_of("train.json", "simulated.json", "cpu.json", "shipped.json")
+    parser["plane"] = plane
+    assert parser.get_parsed_content("train::augmentation").transforms[0].prob == share
+    parser = parser_of("train.json", "simulated.json", "cpu.json", "shipped.json", "cuda.json")
+    parser["plane"] = plane
+    assert parser.get_parsed_content("train::augmentation").flip == share
+
+
 # Planes
 
 
