@@ -24,6 +24,7 @@ _SMALLEST_ML, _LARGEST_ML = 0.08, 200.0
 
 _ALIKE = 12
 _MARGIN = 8
+_BOTH_SIDES = 0.1
 # What lies between parts of a lesion this far apart is inside it, as raters draw it.
 _SULCI_INSIDE_MM = 8
 
@@ -41,12 +42,15 @@ class LesionMasks:
     Args:
         files: masks in MNI space, any grid; what is over 0.5 is lesion.
         progress: show a bar while they are read.
+        balanced: draw a mask the more often, the rarer lesions are where it lies, and one in ten together with its
+            mirror image, as a lesion of both sides. A network that trains sees strokes of the cerebellum or of both
+            hemispheres often enough to learn them; cohorts to measure with have them as often as the bank.
 
     Raises:
         InputError: when there is none, or one cannot be read or holds no lesion on the ATLAS grid.
     """
 
-    def __init__(self, files: Sequence[str], progress: bool = True) -> None:
+    def __init__(self, files: Sequence[str], progress: bool = True, balanced: bool = False) -> None:
         if not files:
             raise InputError("There is no lesion mask to draw from.")
         self.files = list(files)
@@ -55,6 +59,9 @@ class LesionMasks:
         self.crops = [self._read(file) for file in bar]
         self.volumes_ml = np.asarray([volume_ml for *_, volume_ml in self.crops])
         self.order = np.argsort(self.volumes_ml, kind="stable")
+        self.balanced = balanced
+        if balanced:
+            self.rarity = self._rarity()
 
     def _read(self, file: str) -> tuple[tuple[slice, ...], np.ndarray, float]:
         """The lesion's box on the ATLAS grid, what is in it as bits, and its volume in mL."""
@@ -78,18 +85,38 @@ class LesionMasks:
         placed = tuple(slice(int(b.start + s), int(b.stop + s)) for b, s in zip(box, start, strict=True))
         return placed, np.packbits(crop), int(crop.sum()) / 1000
 
+    def _mask(self, number: int) -> np.ndarray:
+        box, bits, _ = self.crops[number]
+        mask = np.zeros(self.shape, dtype=bool)
+        mask[box] = np.unpackbits(bits, count=mask[box].size).reshape(mask[box].shape)
+        return mask
+
+    def _rarity(self) -> np.ndarray:
+        """Of each mask: 1 / the mean number of masks, on either side, that its voxels lie in."""
+        masks = range(len(self.files))
+        frequency = np.zeros(self.shape, dtype=np.int32)
+        for number in masks:
+            frequency += self._mask(number)
+        frequency += frequency[::-1].copy()
+        return np.array([1 / frequency[self._mask(number)].mean() for number in masks])
+
     def draw(self, rng: np.random.Generator, volume_ml: float) -> tuple[str, np.ndarray]:
-        """One of the masks nearest to a volume, left and right swapped half the time.
+        """One of the masks nearest to a volume, left and right swapped half the time, or both sides at once.
 
         Returns:
             its file, and the mask on the ATLAS grid, boolean.
         """
-        place = int(np.searchsorted(self.volumes_ml[self.order], volume_ml))
+        both = self.balanced and rng.random() < _BOTH_SIDES
+        place = int(np.searchsorted(self.volumes_ml[self.order], volume_ml / 2 if both else volume_ml))
         first = int(np.clip(place - _ALIKE // 2, 0, max(len(self.order) - _ALIKE, 0)))
-        chosen = int(rng.choice(self.order[first : first + _ALIKE]))
-        box, bits, _ = self.crops[chosen]
-        mask = np.zeros(self.shape, dtype=bool)
-        mask[box] = np.unpackbits(bits, count=mask[box].size).reshape(mask[box].shape)
+        alike = self.order[first : first + _ALIKE]
+        if self.balanced:
+            chosen = int(rng.choice(alike, p=self.rarity[alike] / self.rarity[alike].sum()))
+        else:
+            chosen = int(rng.choice(alike))
+        mask = self._mask(chosen)
+        if both:
+            return self.files[chosen], mask | mask[::-1]
         return self.files[chosen], mask[::-1].copy() if rng.random() < 0.5 else mask
 
 

@@ -112,6 +112,31 @@ def test_a_mask_of_one_volume_in_4d_and_what_is_outside_the_grid(write_nifti: Wr
     assert bank.volumes_ml.tolist() == [0.5]
 
 
+def test_a_balanced_bank_draws_what_is_rare_as_often_as_what_is_frequent(write_nifti: WriteNifti) -> None:
+    """Eleven masks at one place, six left and five right, weigh as much as the one that lies elsewhere."""
+    affine, shape = atlas_grid()
+    corners = {f"often_{n}": (40 if n < 6 else shape[0] - 50, 100, 90) for n in range(11)} | {"rare": (60, 40, 30)}
+    files = []
+    for name, (x, y, z) in corners.items():
+        mask = np.zeros(shape, dtype=np.uint8)
+        mask[x : x + 10, y : y + 10, z : z + 10] = 1
+        files.append(str(write_nifti(f"{name}.nii.gz", mask, affine)))
+    rng, rare, on_both_sides = np.random.default_rng(0), {}, 0
+    for balanced in (False, True):
+        bank = LesionMasks(files, progress=False, balanced=balanced)
+        drawn = [bank.draw(rng, 1.0) for _ in range(400)]
+        rare[balanced] = np.mean([Path(file).name == "rare.nii.gz" for file, _ in drawn])
+        for file, mask in drawn:
+            if mask.sum() == 2000:
+                on_both_sides += balanced
+                assert np.array_equal(mask, mask[::-1])
+            else:
+                assert mask.sum() == 1000, file
+    assert rare[False] == pytest.approx(1 / 12, abs=0.05)
+    assert rare[True] == pytest.approx(1 / 2, abs=0.08)
+    assert on_both_sides == pytest.approx(40, abs=18)
+
+
 def test_without_a_mask_there_is_no_bank() -> None:
     with pytest.raises(InputError, match=r"^There is no lesion mask to draw from\.$"):
         LesionMasks([])
