@@ -43,10 +43,12 @@ def test_registered_copies_get_the_same_mask(copy: str, agreed: dict[str, dict[s
 
 
 def test_registration_is_clearly_better_than_none(agreed: dict[str, dict[str, Agreement]]) -> None:
+    """Of each copy, and on average by a quarter of what the mask is off by from the truth without registration."""
     registered, unregistered = (
-        np.mean([agreed[copy][how].with_truth for copy in COPIES]) for how in ("registered", "where it lies")
+        np.array([1 - agreed[copy][how].with_truth for copy in COPIES]) for how in ("registered", "where it lies")
     )
-    assert registered > unregistered + 0.05
+    assert (registered < unregistered).all()
+    assert registered.mean() < 0.75 * unregistered.mean()
     turned = agreed["rotated_by_15_degrees"]
     # A turned head's mask is off by less than a third of what it is off by without registration.
     assert 1 - turned["registered"].with_native < (1 - turned["where it lies"].with_native) / 3
