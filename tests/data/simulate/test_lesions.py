@@ -128,13 +128,26 @@ def test_a_balanced_bank_draws_what_is_rare_as_often_as_what_is_frequent(write_n
         rare[balanced] = np.mean([Path(file).name == "rare.nii.gz" for file, _ in drawn])
         for file, mask in drawn:
             if mask.sum() == 2000:
-                on_both_sides += balanced
+                on_both_sides += 1
+                assert balanced
                 assert np.array_equal(mask, mask[::-1])
             else:
                 assert mask.sum() == 1000, file
     assert rare[False] == pytest.approx(1 / 12, abs=0.05)
     assert rare[True] == pytest.approx(1 / 2, abs=0.08)
     assert on_both_sides == pytest.approx(40, abs=18)
+
+
+def test_a_lesion_of_both_sides_has_the_volume_asked_for(bank: LesionMasks) -> None:
+    """The masks of the bank are on the left, so that a mask and its mirror image have twice its volume."""
+    rng, on_both_sides = np.random.default_rng(0), []
+    balanced = LesionMasks(bank.files, progress=False, balanced=True)
+    for _ in range(100):
+        mask = balanced.draw(rng, 10.0)[1]
+        if mask[:98].any() and mask[99:].any():
+            on_both_sides.append(mask.sum() / 1000)
+    assert len(on_both_sides) > 2
+    assert 10 / 1.14**7 < min(on_both_sides) <= max(on_both_sides) < 10 * 1.14**7
 
 
 def test_without_a_mask_there_is_no_bank() -> None:
