@@ -41,7 +41,8 @@ def _mask(logits: torch.Tensor, image: MetaTensor, parser: ConfigParser) -> torc
     """On the grid of the file, ``(1, H, W, D)``."""
     way_back = copy.deepcopy(image.applied_operations)  # inverting uses it up
     probability = MetaTensor(torch.sigmoid(logits), meta=copy.deepcopy(image.meta), applied_operations=way_back)
-    return parser.get_parsed_content("preprocessing").inverse({"image": probability})["image"].as_tensor() >= 0.5
+    probability = parser.get_parsed_content("preprocessing").inverse({"image": probability})["image"]
+    return probability.as_tensor() >= parser.get_parsed_content("threshold")
 
 
 def _dice(mask: torch.Tensor, other: torch.Tensor) -> float:

@@ -54,7 +54,7 @@ def receive(
         quiet_seconds: a study is complete when nothing of it has come for so long.
         keep_days: how long instances are kept after their study's masks were sent.
         structured_report: send the volumes of the lesions as a structured report (TID 1500), too.
-        threshold: probability from which a voxel is lesion; 0.5 unless given.
+        threshold: probability from which a voxel is lesion; that of the weights unless given.
         smallest_lesion_ml: smaller lesions are left out.
         on_failure: of the registration to MNI space: "raise" fails the study, "native" segments it where it lies.
         weights: other weights than models/model.pt.

@@ -57,7 +57,7 @@ def segment(
         source: a file (NIfTI, MGH), a folder with its subfolders, of images and DICOM studies, a BIDS dataset, a
             pattern such as 'scans/*.nii.gz', or a list of paths (.txt, or .csv or .tsv with a column "image").
         output: the folder of the results.
-        threshold: probability from which a voxel is lesion; 0.5 unless given.
+        threshold: probability from which a voxel is lesion; that of the weights unless given.
         smallest_lesion_ml: smaller lesions are left out; three voxels of the network are 0.024 mL.
         probability: write the probability of each voxel too.
         uncertainty: write the entropy of that probability too, 0 to 1 bit.

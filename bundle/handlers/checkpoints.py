@@ -23,7 +23,7 @@ from bundle.transforms.slices import Plane
 
 __all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "load_further", "read_settings", "save_atomically"]
 
-_SETTINGS = {"box", "offsets", "slice_size", "space", "spacing_mm"}
+_PREPARATION = {"box", "offsets", "slice_size", "space", "spacing_mm"}
 _MISSING = "{} does not exist: weights or a checkpoint of an earlier run are expected."
 
 
@@ -39,13 +39,14 @@ def save_atomically(content: Any, path: str | Path) -> None:
 
 
 def read_settings(weights: str) -> dict[str, Any]:
-    """How the images were prepared that a network was trained on, so that inference prepares its own alike.
+    """How a network is used: how the images were prepared that it was trained on, and its threshold.
 
     Args:
         weights: the weights of :class:`SaveBest`; the settings are beside them, ``model.json`` for ``model.pt``.
 
     Returns:
-        ``space``, ``spacing_mm``, ``box``, ``slice_size``, ``offsets`` and ``plane``, axial where there is none.
+        ``space``, ``spacing_mm``, ``box``, ``slice_size``, ``offsets``, ``plane``, axial where there is none, and
+        ``threshold``, the probability from which a voxel is lesion, 0.5 where there is none.
 
     Raises:
         InputError: when there are none, or some are missing.
@@ -58,9 +59,9 @@ def read_settings(weights: str) -> dict[str, Any]:
         if not Path(weights).exists():
             raise InputError(_MISSING.format(weights)) from error
         raise InputError(f"{unusable} is missing or damaged.") from error
-    if not isinstance(settings, dict) or not settings.keys() >= _SETTINGS:
-        raise InputError(f"{unusable} must hold {', '.join(sorted(_SETTINGS))}.")
-    return {"plane": "axial", **settings}
+    if not isinstance(settings, dict) or not settings.keys() >= _PREPARATION:
+        raise InputError(f"{unusable} must hold {', '.join(sorted(_PREPARATION))}.")
+    return {"plane": "axial", "threshold": 0.5, **settings}
 
 
 def _is_first_process() -> bool:
@@ -97,7 +98,7 @@ class SaveBest:
     Args:
         path: the weights, a plain state dict.
         network: whose weights.
-        settings: how the images were prepared, written beside the weights for :func:`read_settings`.
+        settings: how the images were prepared and the threshold, written beside the weights for :func:`read_settings`.
     """
 
     def __init__(self, path: str, network: torch.nn.Module, settings: Mapping[str, Any]) -> None:
@@ -197,7 +198,7 @@ def load_further(
     further = []
     for path in weights:
         own = read_settings(path)
-        differing = sorted(key for key in _SETTINGS if own[key] != settings[key])
+        differing = sorted(key for key in _PREPARATION if own[key] != settings[key])
         if differing:
             told = ", ".join(f"{key} {own[key]} and not {settings[key]}" for key in differing)
             raise InputError(f"{path} cannot be averaged with the other weights: it was trained with {told}.")

@@ -23,6 +23,7 @@ SETTINGS = {
     "slice_size": 96,
     "offsets": [-2, -1, 0, 1],
     "plane": "axial",
+    "threshold": 0.4,
 }
 
 
@@ -135,16 +136,19 @@ def test_settings_are_read_back_from_beside_the_weights(tmp_path: Path) -> None:
     assert read_settings(str(tmp_path / "model.pt")) == SETTINGS
 
 
-def test_weights_from_before_there_were_planes_are_of_axial_slices(tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text(json.dumps({k: v for k, v in SETTINGS.items() if k != "plane"}))
-    assert read_settings(str(tmp_path / "model.pt")) == SETTINGS
+@pytest.mark.parametrize(("name", "value"), [("plane", "axial"), ("threshold", 0.5)])
+def test_what_weights_of_earlier_versions_do_not_say_was_always_the_same(
+    name: str, value: object, tmp_path: Path
+) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({k: v for k, v in SETTINGS.items() if k != name}))
+    assert read_settings(str(tmp_path / "model.pt")) == SETTINGS | {name: value}
 
 
 def test_further_weights_are_loaded_into_copies_with_their_planes(tmp_path: Path) -> None:
     files = []
     for plane, weight in (("coronal", 2.0), ("axial", 3.0)):
         files.append(str(tmp_path / plane / "model.pt"))
-        SaveBest(files[-1], network(weight), {**SETTINGS, "plane": plane})(after_epoch(0.5))
+        SaveBest(files[-1], network(weight), {**SETTINGS, "plane": plane, "threshold": 0.5})(after_epoch(0.5))
     own = network(1.0).train()
     further = load_further(own, files, SETTINGS)
     assert [(plane, one.weight.item(), one.training) for plane, one in further] == [

@@ -18,7 +18,7 @@ from bundle.errors import InputError, find_input_error
 from bundle.handlers import SaveLast
 from tests.workflows.conftest import CONFIGS, FEATURES
 
-OPTIONS = {"threshold": 0.5, "smallest_lesion_ml": 0.0, "registration": True, "flips": False}
+OPTIONS = {"threshold": 0.4, "smallest_lesion_ml": 0.0, "registration": True, "flips": False}
 
 
 def after_request(**changed: object) -> ConfigParser:
@@ -35,7 +35,9 @@ def after_request(**changed: object) -> ConfigParser:
 
 
 def test_the_options_are_those_of_the_config() -> None:
-    assert json.loads((CONFIGS / "inference.json").read_text())["displayable_configs"] == OPTIONS
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "inference.json"))
+    assert parser.get_parsed_content("displayable_configs") == OPTIONS
 
 
 def test_by_default_heads_are_registered_and_every_lesion_is_kept() -> None:
@@ -43,7 +45,7 @@ def test_by_default_heads_are_registered_and_every_lesion_is_kept() -> None:
     steps = {type(step).__name__: step for step in parser.get_parsed_content("postprocessing").transforms}
     assert parser.get_parsed_content("preprocessing").settings["space"] == "mni"
     assert parser.get_parsed_content("inferer").flips == [()]
-    assert steps["AsDiscreted"].threshold == [0.5]
+    assert steps["AsDiscreted"].threshold == [0.4]
     assert steps["RemoveSmallLesionsd"].remove.smallest_lesion_ml == 0
 
 
@@ -70,6 +72,8 @@ def root(tmp_path: Path, small_weights: Path) -> Path:
     (tmp_path / "models").mkdir()
     for suffix in (".pt", ".json"):
         shutil.copy(small_weights.with_suffix(suffix), tmp_path / "models")
+    settings = tmp_path / "models" / "model.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "threshold": 0.3}))
     return tmp_path
 
 
