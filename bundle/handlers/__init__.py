@@ -1,7 +1,7 @@
 """Ignite handlers: checkpoints, progress, the table of cases."""
 
 from bundle.handlers.case_table import CaseTable
-from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast, load_further, read_settings
+from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast, SaveWeights, load_further, read_settings
 from bundle.handlers.progress import IterationBar, LossParts
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "LossParts",
     "SaveBest",
     "SaveLast",
+    "SaveWeights",
     "load_further",
     "read_settings",
 ]

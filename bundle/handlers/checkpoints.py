@@ -21,7 +21,7 @@ from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
 from bundle.transforms.slices import Plane
 
-__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "load_further", "read_settings", "save_atomically"]
+__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "SaveWeights", "load_further", "read_settings", "save_atomically"]
 
 _PREPARATION = {"box", "offsets", "slice_size", "space", "spacing_mm"}
 _MISSING = "{} does not exist: weights or a checkpoint of an earlier run are expected."
@@ -42,7 +42,7 @@ def read_settings(weights: str) -> dict[str, Any]:
     """How a network is used: how the images were prepared that it was trained on, and its threshold.
 
     Args:
-        weights: the weights of :class:`SaveBest`; the settings are beside them, ``model.json`` for ``model.pt``.
+        weights: the weights of :class:`SaveWeights`; the settings are beside them, ``model.json`` for ``model.pt``.
 
     Returns:
         ``space``, ``spacing_mm``, ``box``, ``slice_size``, ``offsets``, ``plane``, axial where there is none, and
@@ -90,10 +90,8 @@ class SaveLast:
             save_atomically({name: part.state_dict() for name, part in self.save_dict.items()}, self.path)
 
 
-class SaveBest:
-    """Saves a network's weights whenever the engine's key metric is the best so far; always, without a key metric.
-
-    Its own ``state_dict`` is the best value, so that a resumed training does not overwrite better weights.
+class SaveWeights:
+    """Saves a network's weights after each epoch, so that those of the last one are kept.
 
     Args:
         path: the weights, a plain state dict.
@@ -105,21 +103,32 @@ class SaveBest:
         self.path = path
         self.network = network
         self.settings = dict(settings)
-        self.best = float("-inf")
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to an evaluator, or to the trainer where nothing is validated."""
+        """Attaches to a trainer."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
+        """Saves."""
+        if _is_first_process():
+            write_atomically(json.dumps(self.settings, indent=4) + "\n", Path(self.path).with_suffix(".json"))
+            save_atomically(self.network.state_dict(), self.path)
+
+
+class SaveBest(SaveWeights):
+    """Saves a network's weights whenever the key metric of an evaluator, which it attaches to, is the best so far.
+
+    Its own ``state_dict`` is the best value, so that a resumed training does not overwrite better weights.
+    """
+
+    best = float("-inf")
+
+    def __call__(self, engine: Engine) -> None:
         """Saves when the epoch just ended is the best."""
-        name = engine.state.key_metric_name
-        value = float("inf") if name is None else float(engine.state.metrics[name])
-        if value > self.best or name is None:
-            self.best = self.best if name is None else value
-            if _is_first_process():
-                write_atomically(json.dumps(self.settings, indent=4) + "\n", Path(self.path).with_suffix(".json"))
-                save_atomically(self.network.state_dict(), self.path)
+        value = float(engine.state.metrics[engine.state.key_metric_name])
+        if value > self.best:
+            self.best = value
+            super().__call__(engine)
 
     def state_dict(self) -> dict[str, float]:
         """The best value so far."""
@@ -186,7 +195,7 @@ def load_further(
 
     Args:
         network: the other one; copies of it take the weights.
-        weights: of each, as :class:`SaveBest` writes them.
+        weights: of each, as :class:`SaveWeights` writes them.
         settings: how the other one's images are prepared, of :func:`read_settings`.
 
     Returns:

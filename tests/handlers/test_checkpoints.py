@@ -13,7 +13,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from bundle.errors import InputError
-from bundle.handlers import LoadCheckpoint, SaveBest, SaveLast, load_further, read_settings
+from bundle.handlers import LoadCheckpoint, SaveBest, SaveLast, SaveWeights, load_further, read_settings
 from bundle.handlers.checkpoints import save_atomically
 
 SETTINGS = {
@@ -34,14 +34,13 @@ def network(weight: float) -> nn.Linear:
     return linear
 
 
-def after_epoch(val_dice: float | None) -> Any:
-    """An engine whose key metric has this value; None for an engine without one."""
-    name = None if val_dice is None else "val_dice"
-    return SimpleNamespace(state=SimpleNamespace(key_metric_name=name, metrics={"val_dice": val_dice}))
+def after_epoch(dice: float) -> Any:
+    """An engine whose key metric has this value."""
+    return SimpleNamespace(state=SimpleNamespace(key_metric_name="dice", metrics={"dice": dice}))
 
 
 def saved(path: Path) -> float:
-    """The weight in a file of :class:`SaveBest`."""
+    """The weight in a file of :class:`SaveWeights`."""
     return float(torch.load(path, weights_only=True)["weight"])
 
 
@@ -118,16 +117,14 @@ def test_the_best_value_outlives_a_restart(tmp_path: Path) -> None:
     assert saved(path) == 2.0
 
 
-def test_without_a_key_metric_the_last_weights_are_kept_and_no_best_value_made_up(tmp_path: Path) -> None:
+def test_where_nothing_is_validated_the_last_weights_are_kept_whatever_the_trainer_measures(tmp_path: Path) -> None:
     path, model = tmp_path / "model.pt", network(1.0)
-    handler = SaveBest(str(path), model, SETTINGS)
-    handler(after_epoch(None))
+    handler = SaveWeights(str(path), model, SETTINGS)
+    handler(after_epoch(0.6))
     nn.init.constant_(model.weight, 2.0)
-    handler(after_epoch(None))
+    handler(after_epoch(0.5))
     assert saved(path) == 2.0
-    # A resumed training that validates begins from nothing.
-    handler(after_epoch(0.01))
-    assert handler.state_dict() == {"best": 0.01}
+    assert read_settings(str(path)) == SETTINGS
 
 
 def test_settings_are_read_back_from_beside_the_weights(tmp_path: Path) -> None:

@@ -65,7 +65,10 @@ def test_a_training_on_simulated_volumes_ends_well(trained: tuple[Path, str]) ->
     losses = re.findall(r"Epoch\[(\d+)\] Metrics -- loss: ([\d.]+)", log)
     assert [epoch for epoch, _ in losses] == ["1", "2"]
     assert all(float(loss) > 0 for _, loss in losses)
-    assert torch.load(folder / "out" / "last.pt", weights_only=True)["trainer"]["iteration"] == 2 * STEPS
+    last = torch.load(folder / "out" / "last.pt", weights_only=True)
+    assert last["trainer"]["iteration"] == 2 * STEPS
+    kept = torch.load(folder / "out" / "model.pt", weights_only=True)
+    assert all(torch.equal(kept[name], value) for name, value in last["model"].items())  # nothing is validated
     assert '"space": "mni"' in (folder / "out" / "model.json").read_text()
     assert [file.suffix for file in (folder / "heads").iterdir()] == [".npz"]
 
