@@ -155,9 +155,9 @@ def test_weights_are_a_plain_state_dict_of_the_network_of_inference() -> None:
     assert all(torch.isfinite(value.float()).all() for value in weights.values())
 
 
-def test_settings_beside_the_weights_say_how_images_are_prepared() -> None:
+def test_settings_beside_the_weights_say_how_images_are_prepared_and_the_threshold() -> None:
     settings = json.loads(WEIGHTS.with_suffix(".json").read_text())
-    assert set(settings) == {"space", "spacing_mm", "box", "slice_size", "offsets", "plane"}
+    assert set(settings) == {"space", "spacing_mm", "box", "slice_size", "offsets", "plane", "threshold"}
     image = METADATA["network_data_format"]["inputs"]["image"]
     assert image["spatial_shape"] == [settings["slice_size"]] * 2
     assert image["num_channels"] == len(settings["offsets"])
