@@ -105,7 +105,7 @@ class SaveWeights:
         self.settings = dict(settings)
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a trainer."""
+        """Attaches to a trainer, or to the evaluator whose metric decides."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
