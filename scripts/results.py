@@ -228,6 +228,8 @@ python -m scripts.results COMPARISON docs
   settings, the same for all, is in `configs/cpu.json`.
 - Test: {cases["test"]} simulated cases, and {cases["healthy"]} simulated cases without lesion.
 - Losses: TSRL-Net and AGMR-Net have their own, D-UNet has EML, U-Net and Attention U-Net have TAL on their logits.
+- A voxel is lesion from a probability of 0.5 on; the shipped weights have a threshold of their own, in
+  `models/model.json`.
 - Each network was trained once: what another seed would change is in none of the numbers.
 - {_reached(networks)}
 

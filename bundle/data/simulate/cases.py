@@ -76,14 +76,16 @@ def simulate_case(
         head: a healthy head.
         rng: source of randomness; the same state gives the same case.
         masks: where the lesions' shapes come from; procedural ones if None.
-        volume_ml: about the volume of the lesion; drawn from ATLAS's distribution if None, and 0 is a healthy head.
+        volume_ml: about the volume of the lesion; drawn from ATLAS's distribution, or a balanced bank's, if None, and 0
+            is a healthy head.
         further_lesions: how many small lesions of 0.1 to 6 mL come on top on average, each with a look of its own. A
             network that trains sees more of what it finds hardest in the same time; cohorts to measure with have none.
 
     Returns:
         the case; its lesion is what the image shows, so its volume differs somewhat from the one asked for.
     """
-    volume_ml = draw_volume_ml(rng) if volume_ml is None else volume_ml
+    if volume_ml is None:
+        volume_ml = masks.draw_volume_ml(rng) if masks else draw_volume_ml(rng)
     image, tissue = head.t1w(rng), head.tissue
     lesions: list[np.ndarray] = []
     record: dict[str, Any] = {"head": head.name, "mask": None}

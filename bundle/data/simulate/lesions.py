@@ -42,9 +42,9 @@ class LesionMasks:
     Args:
         files: masks in MNI space, any grid; what is over 0.5 is lesion.
         progress: show a bar while they are read.
-        balanced: draw a mask the more often, the rarer lesions are where it lies, and one in ten together with its
-            mirror image, as a lesion of both sides. A network that trains sees strokes of the cerebellum or of both
-            hemispheres more often; cohorts to measure with have them as often as the bank.
+        balanced: draw a mask the more often, the rarer lesions are where it lies and the larger it is, and one in ten
+            together with its mirror image, as a lesion of both sides. A network that trains sees large strokes of the
+            cerebellum or of both hemispheres more often; cohorts to measure with have them as often as patients.
 
     Raises:
         InputError: when there is none, or one cannot be read or holds no lesion on the ATLAS grid.
@@ -99,6 +99,13 @@ class LesionMasks:
             frequency += self._mask(number)
         frequency += frequency[::-1].copy()
         return np.array([1 / frequency[self._mask(number)].mean() for number in masks])
+
+    def draw_volume_ml(self, rng: np.random.Generator) -> float:
+        """A lesion volume in mL: from the distribution of ATLAS R2, or in a balanced bank that of one of its masks."""
+        if not self.balanced:
+            return draw_volume_ml(rng)
+        weights = self.rarity * np.sqrt(self.volumes_ml)
+        return float(rng.choice(self.volumes_ml, p=weights / weights.sum()))
 
     def draw(self, rng: np.random.Generator, volume_ml: float) -> tuple[str, np.ndarray]:
         """One of the masks nearest to a volume, left and right swapped half the time, or both sides at once.

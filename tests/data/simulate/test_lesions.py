@@ -138,6 +138,21 @@ def test_a_balanced_bank_draws_what_is_rare_as_often_as_what_is_frequent(write_n
     assert on_both_sides == pytest.approx(40, abs=18)
 
 
+def test_a_balanced_bank_draws_volumes_by_rarity_and_size(write_nifti: WriteNifti) -> None:
+    """One of 8 mL that lies apart has the weight sqrt(8); of two of 1 mL at one place each has 1/2."""
+    affine, shape = atlas_grid()
+    files = []
+    for name, x, edge in (("apart", 40, 20), ("first", 140, 10), ("second", 140, 10)):
+        mask = np.zeros(shape, dtype=np.uint8)
+        mask[x : x + edge, 100 : 100 + edge, 90 : 90 + edge] = 1
+        files.append(str(write_nifti(f"{name}.nii.gz", mask, affine)))
+    bank = LesionMasks(files, progress=False, balanced=True)
+    rng = np.random.default_rng(0)
+    drawn = [bank.draw_volume_ml(rng) for _ in range(2000)]
+    assert set(drawn) == {1.0, 8.0}
+    assert drawn.count(8.0) / 2000 == pytest.approx(8**0.5 / (8**0.5 + 1), abs=0.03)
+
+
 def test_a_lesion_of_both_sides_has_the_volume_asked_for(bank: LesionMasks) -> None:
     """The masks of the bank are on the left, so that a mask and its mirror image have twice its volume."""
     rng, on_both_sides = np.random.default_rng(0), []
