@@ -66,8 +66,9 @@ def test_registration_loses_nothing_of_what_a_head_in_mni_space_gets(
     mask = nib.load(tmp_path / "image_space-orig_label-L_desc-lesion_mask.nii.gz")
     found, truth = (np.asarray(image.dataobj) > 0 for image in (mask, nib.load(case[1])))
     in_place = 2 * (found & truth).sum() / (found.sum() + truth.sum())
-    for copy in COPIES:
-        assert agreed[copy]["registered"].with_truth > in_place - 0.02, copy
+    # Thick slices have lost what no registration brings back.
+    for name in (name for name, copy in COPIES.items() if max(copy.spacing_mm) <= 1):
+        assert agreed[name]["registered"].with_truth > in_place - 0.02, name
 
 
 @pytest.fixture(scope="module")
