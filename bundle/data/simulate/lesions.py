@@ -44,7 +44,7 @@ class LesionMasks:
         progress: show a bar while they are read.
         balanced: draw a mask the more often, the rarer lesions are where it lies and the larger it is, and one in ten
             together with its mirror image, as a lesion of both sides. A network that trains sees large strokes of the
-            cerebellum or of both hemispheres more often; cohorts to measure with have them as often as patients.
+            cerebellum or of both hemispheres more often; cohorts to measure with have ATLAS's volumes.
 
     Raises:
         InputError: when there is none, or one cannot be read or holds no lesion on the ATLAS grid.
