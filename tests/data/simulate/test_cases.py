@@ -162,6 +162,14 @@ def test_healthy_cases_have_an_empty_label(block_head: Head) -> None:
     assert not np.array_equal(case.image, block_head.image)  # it is a scan of its own
 
 
+def test_the_bank_says_how_large_a_lesion_is_where_nobody_asked(
+    template_head: Head, bank: LesionMasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank, "draw_volume_ml", lambda rng: 0.0)
+    assert simulate_case(template_head, np.random.default_rng(0), bank).record["volume_ml"] == 0
+    assert simulate_case(template_head, np.random.default_rng(0), bank, 8.0).record["volume_ml"] > 0
+
+
 def test_the_share_of_healthy_cases_is_met(block_head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float | None] = []
     monkeypatch.setattr(
