@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.data.meta_tensor import MetaTensor
 from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 from torch import nn
 from torch.nn import functional as F
@@ -325,13 +326,33 @@ def test_the_shipped_weights_recipe_sums_dice_per_slice_averages_weights_and_fli
 
 
 @pytest.mark.parametrize(("plane", "share"), [("axial", 0.5), ("coronal", 0.5), ("sagittal", 0.0)])
-def test_neither_recipe_of_the_shipped_weights_turns_sagittal_slices_front_to_back(plane: str, share: float) -> None:
-    parser = parser_of("train.json", "simulated.json", "cpu.json", "shipped.json")
-    parser["plane"] = plane
-    assert parser.get_parsed_content("train::augmentation").transforms[0].prob == share
+def test_no_recipe_of_the_shipped_weights_turns_sagittal_slices_front_to_back(plane: str, share: float) -> None:
+    for overlays in (), ("refine.json",):
+        parser = parser_of("train.json", "simulated.json", "cpu.json", "shipped.json", *overlays)
+        parser["plane"] = plane
+        assert parser.get_parsed_content("train::augmentation").transforms[0].prob == share
     parser = parser_of("train.json", "simulated.json", "cpu.json", "shipped.json", "cuda.json")
     parser["plane"] = plane
     assert parser.get_parsed_content("train::augmentation").flip == share
+
+
+def test_the_recipe_that_goes_on_from_weights_bends_and_flips_image_and_label_alike() -> None:
+    parser = parser_of("train.json", "simulated.json", "cpu.json", "shipped.json", "refine.json")
+    bend = parser.get_parsed_content("train::augmentation")
+    bend.set_random_state(0)
+    column, row = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    disk = (((column - 30) ** 2 + (row - 50) ** 2) < 200).float()[None]
+    places = []
+    for _ in range(40):
+        moved = bend({"image": disk.repeat(4, 1, 1), "label": disk})
+        assert not isinstance(moved["image"], MetaTensor)
+        assert set(moved["label"].unique().tolist()) == {0.0, 1.0}
+        differs = (moved["image"][2] > 0.5) != (moved["label"][0] > 0)
+        assert differs.sum() <= 25  # at the edge, where one is interpolated and one is not
+        places.append(float((moved["label"][0] * column).sum() / moved["label"].sum()))
+    assert min(places) < 35
+    assert max(places) > 60
+    assert len({round(place, 1) for place in places}) > 10  # not flipped alone
 
 
 # Planes

@@ -133,9 +133,12 @@ class SimulatedCases(Sequence[SimulatedCase]):
         seed: of the randomness.
         healthy_fraction: share of cases without lesion.
         further_lesions: as for :func:`simulate_case`.
+        scanned_fraction: share of cases in heads that are T1w scans, the rest being drawn from tissue label maps; with
+            None all heads take turns.
 
     Raises:
-        InputError: when there is no case, the share is not 0..1, or the number of further lesions is negative.
+        InputError: when there is no case, a share is not 0..1, the number of further lesions is negative, or the heads
+            are not of both kinds where a share of them is asked for.
     """
 
     def __init__(
@@ -146,6 +149,7 @@ class SimulatedCases(Sequence[SimulatedCase]):
         seed: int = 0,
         healthy_fraction: float = 0.0,
         further_lesions: float = 0.0,
+        scanned_fraction: float | None = None,
     ) -> None:
         if cases < 1:
             raise InputError(f"At least one case must be simulated, got {cases}.")
@@ -159,6 +163,17 @@ class SimulatedCases(Sequence[SimulatedCase]):
         self.seed = seed
         self.healthy_fraction = healthy_fraction
         self.further_lesions = further_lesions
+        self.scanned_fraction = scanned_fraction
+        self.scans = [head for head in self.heads if head.image is not None]
+        self.maps = [head for head in self.heads if head.image is None]
+        if scanned_fraction is not None:
+            if not 0 <= scanned_fraction <= 1:
+                raise InputError(f"The share of cases in scanned heads must be 0..1, got {scanned_fraction}.")
+            if not (self.scans and self.maps):
+                raise InputError(
+                    f"A share of cases in scanned heads needs heads of both kinds: {len(self.scans)} T1w scans and "
+                    f"{len(self.maps)} label maps were given."
+                )
 
     def __len__(self) -> int:
         return self.cases
@@ -167,5 +182,10 @@ class SimulatedCases(Sequence[SimulatedCase]):
         number = range(self.cases)[index]
         rng = np.random.default_rng((self.seed, number))
         volume_ml = 0.0 if rng.random() < self.healthy_fraction else None
-        head = self.heads[number % len(self.heads)]
-        return simulate_case(head, rng, self.masks, volume_ml, self.further_lesions)
+        return simulate_case(self._head(number, rng), rng, self.masks, volume_ml, self.further_lesions)
+
+    def _head(self, number: int, rng: np.random.Generator) -> Head:
+        if self.scanned_fraction is None:
+            return self.heads[number % len(self.heads)]
+        kind = self.scans if rng.random() < self.scanned_fraction else self.maps
+        return kind[rng.integers(len(kind))]

@@ -114,6 +114,26 @@ def test_cases_take_turns_with_the_heads(block_head: Head) -> None:
     assert [case.record["head"] for case in cases] == ["one", "two", "three", "one"]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.35, 1.0])
+def test_the_share_of_cases_in_scanned_heads_is_met_and_each_head_of_a_kind_is_as_likely(
+    share: float, block_head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundle.data.simulate.cases.simulate_case", lambda head, *_: head.name)
+    labels = block_head.tissue.astype(np.int16)
+    heads = [Head(name, block_head.tissue, labels=labels) for name in ("map 1", "map 2", "map 3", "map 4")]
+    heads += [Head(name, block_head.tissue, block_head.image) for name in ("scan 1", "scan 2")]
+    names = list(SimulatedCases(heads, None, cases=1200, scanned_fraction=share))
+    for head in heads:
+        expected = share / 2 if head.name.startswith("scan") else (1 - share) / 4
+        assert names.count(head.name) / 1200 == pytest.approx(expected, abs=0.04 if expected else 0)
+
+
+def test_a_share_of_scanned_heads_needs_heads_of_both_kinds(block_head: Head) -> None:
+    sentence = r"needs heads of both kinds: 1 T1w scans and 0 label maps were given\.$"
+    with pytest.raises(InputError, match=sentence):
+        SimulatedCases([block_head], None, cases=3, scanned_fraction=0.5)
+
+
 # Further lesions
 
 
@@ -188,6 +208,7 @@ def test_the_share_of_healthy_cases_is_met(block_head: Head, monkeypatch: pytest
         ({"cases": 0}, r"^At least one case must be simulated, got 0\.$"),
         ({"cases": 3, "healthy_fraction": 1.2}, r"^The share of cases without lesion must be 0\.\.1, got 1\.2\.$"),
         ({"cases": 3, "further_lesions": -1}, r"^The mean number of further lesions must be 0 or more, got -1\.$"),
+        ({"cases": 3, "scanned_fraction": 1.5}, r"^The share of cases in scanned heads must be 0\.\.1, got 1\.5\.$"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments: dict, sentence: str, block_head: Head) -> None:
