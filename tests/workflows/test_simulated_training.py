@@ -97,6 +97,34 @@ def test_the_overlay_for_a_gpu_trains_on_a_cpu_too_without_its_graphs(masks: Pat
     assert last["ema"].keys() == last["model"].keys()
 
 
+def test_the_overlay_that_goes_on_from_weights_begins_with_them(
+    trained: tuple[Path, str], masks: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    """With a learning rate of next to nothing they stay as they were."""
+    folder, _ = trained
+    words = command(
+        "training",
+        *CONFIG_FILES,
+        "cpu.json",
+        "shipped.json",
+        "refine.json",
+        masks=masks,
+        heads_cache=tmp_path / "heads",
+        output_dir=tmp_path / "out",
+        finetune=folder / "out" / "model.pt",
+        epochs=1,
+        **QUICK | {"heads": [str(TEMPLATE), str(shared_data / "label_maps" / "training_seg_01.nii.gz")]},
+        first_volumes=2,
+        learning_rate=1e-9,
+    )
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    before, after = (torch.load(at / "out" / "model.pt", weights_only=True) for at in (folder, tmp_path))
+    learned = [name for name, value in before.items() if value.is_floating_point() and "running" not in name]
+    assert len(learned) > 100
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in learned)
+
+
 def prepared(workflow: ConfigWorkflow, number: int) -> SliceDataset:
     """A case of the config, as the network sees it."""
     case = workflow.parser.get_parsed_content("cases")[number]
