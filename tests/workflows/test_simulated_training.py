@@ -125,6 +125,21 @@ def test_the_overlay_that_goes_on_from_weights_begins_with_them(
     assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in learned)
 
 
+def test_the_overlay_that_goes_on_from_weights_asks_for_scanned_heads_and_for_maps(masks: Path, tmp_path: Path) -> None:
+    words = command(
+        "training",
+        *CONFIG_FILES,
+        "refine.json",
+        masks=masks,
+        heads_cache=tmp_path,
+        output_dir=tmp_path / "out",
+        **QUICK,
+    )
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode != 0
+    assert "needs heads of both kinds: 1 T1w scans and 0 label maps were given." in done.stderr
+
+
 def prepared(workflow: ConfigWorkflow, number: int) -> SliceDataset:
     """A case of the config, as the network sees it."""
     case = workflow.parser.get_parsed_content("cases")[number]
