@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,8 @@ def _claim_sentences(networks: Mapping[str, Tested]) -> str:
     said: dict[str, list[str]] = {"held": [], "not held": [], "undecided": []}
     for claim, metric, claimed, found in _tested_claims(networks):
         said[verdict(claimed, found)].append(f"{claim.text} ({_TESTED[metric]})")
-    return "\n".join(f"- **{word.capitalize()}**: {'; '.join(claims) or 'none'}." for word, claims in said.items())
+    bullets = [f"- **{word.capitalize()}**: {'; '.join(claims) or 'none'}." for word, claims in said.items()]
+    return "\n".join(textwrap.fill(bullet, 120, subsequent_indent="  ", break_on_hyphens=False) for bullet in bullets)
 
 
 def _recall_sentence(networks: Mapping[str, Tested]) -> str:
