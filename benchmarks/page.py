@@ -110,8 +110,8 @@ of its own). Mirroring, nnU-Net's default, multiplies its seconds by eight in 3D
 
 {training}
 
-On two cores of this kind, which have no AMX, the last line has been 2.66, 3.05 and 3.92. Between the last two runs, of
-one hour, the plain way changed, 1.47 and 1.13 slices a second, and the fast one did not, 4.48 and 4.43.
+On two cores of this kind, which have no AMX, the last line has been 2.66, 3.92 and 3.05. Between the last two runs, of
+one hour, the plain way changed, 1.13 and 1.47 slices a second, and the fast one did not, 4.43 and 4.48.
 
 ## What did not help
 

@@ -260,6 +260,9 @@ one head are not: p is too small rather than too large.
 
 ## What the thesis's tables say, and what came out on simulated cases
 
+The claim is the sign of the thesis's difference: of a precision that it reports as lower than the other network's,
+"held" means that it is lower here too.
+
 {_claim_sentences(networks)}
 
 {_claim_table(networks)}

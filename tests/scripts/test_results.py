@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -164,6 +165,15 @@ def test_claims_get_a_verdict_from_the_numbers(page: str) -> None:
     )
     assert "**Not held**: TAL against EML (recall)." in section
     assert "D-UNet |" not in page.split(f"## {about}")[1]  # it was not evaluated
+
+
+def test_a_long_list_of_claims_is_wrapped(comparison: Path, tmp_path: Path) -> None:
+    shutil.copytree(comparison / "tsrl_net_eml", comparison / "tsrl_net_no_crl")
+    results(str(comparison), str(tmp_path))
+    page = (tmp_path / "results.md").read_text()
+    (undecided,) = re.findall(r"^- \*\*Undecided\*\*: .*\n  .*$", page, re.MULTILINE)
+    assert " ".join(undecided.split()).endswith("CRL against none (DSC); CRL against none (precision).")
+    assert max(map(len, undecided.splitlines())) <= 120
 
 
 def test_the_page_says_simulated_and_has_its_commands(page: str) -> None:
