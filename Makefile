@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
   bench bench-others clean
 
 # The environment is made once, and again when a requirement changes.
-$(BIN)/.ready: requirements.txt requirements-dev.txt
+$(BIN)/.ready: requirements.txt requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r requirements-dev.txt
+	$(BIN)/pip install --quiet -r requirements/dev.txt
 	touch $@
 
 demo: $(BIN)/.ready  ## segment simulated lesions in the MNI head, and show how well
@@ -37,25 +37,25 @@ test-batch: $(BIN)/.ready  ## a folder of 88 files and three kills; copies of on
 	$(BIN)/python -m pytest -m batch
 
 test-openvino: $(BIN)/.ready  ## the OpenVINO engine, which stays installed
-	$(BIN)/pip install --quiet -r requirements-openvino.txt
+	$(BIN)/pip install --quiet -r requirements/openvino.txt
 	$(BIN)/python -m pytest -m openvino
 
 test-dicom: $(BIN)/.ready  ## DICOM in and out, a receiver beside a real Orthanc; the packages stay installed
-	$(BIN)/pip install --quiet -r requirements-dicom.txt
+	$(BIN)/pip install --quiet -r requirements/dicom.txt
 	$(BIN)/python -m pytest -m dicom
 
 test-cluster: $(BIN)/.ready  ## two Ray nodes in a network of their own; Ray stays installed
-	$(BIN)/pip install --quiet -r requirements-ray.txt
+	$(BIN)/pip install --quiet -r requirements/ray.txt
 	$(BIN)/python -m pytest -m cluster
 
 test-panoptica: $(BIN)/.ready  ## lesion F1 against panoptica, which needs an older NumPy
 	$(PYTHON) -m venv .venv-panoptica
-	.venv-panoptica/bin/pip install --quiet -r requirements-panoptica.txt
+	.venv-panoptica/bin/pip install --quiet -r requirements/panoptica.txt
 	$(BIN)/python -m pytest -m panoptica
 
 test-label: $(BIN)/.ready  ## a real MONAI Label server, which needs older packages, with the packaged bundle
 	$(PYTHON) -m venv .venv-label
-	.venv-label/bin/pip install --quiet -r requirements-label.txt
+	.venv-label/bin/pip install --quiet -r requirements/label.txt
 	$(BIN)/python -m pytest -m label
 
 test-package: $(BIN)/.ready  ## the packaged bundle in a fresh environment with the packages that it declares
@@ -63,12 +63,12 @@ test-package: $(BIN)/.ready  ## the packaged bundle in a fresh environment with 
 
 test-onnx:  ## the ONNX export, in an environment of its own
 	$(PYTHON) -m venv .venv-onnx
-	.venv-onnx/bin/pip install --quiet -r requirements-onnx.txt
+	.venv-onnx/bin/pip install --quiet -r requirements/onnx.txt
 	.venv-onnx/bin/python -m pytest tests/package/test_onnx.py -m onnx
 
 test-deploy:  ## an application of the MONAI Deploy App SDK, in an environment of its own
 	$(PYTHON) -m venv .venv-deploy
-	.venv-deploy/bin/pip install --quiet -r requirements-deploy.txt
+	.venv-deploy/bin/pip install --quiet -r requirements/deploy.txt
 	.venv-deploy/bin/python -m pytest tests/deploy -m deploy
 
 test-container: $(BIN)/.ready  ## the steps of the containers' recipes, in a fresh environment without a network
@@ -80,8 +80,8 @@ lint: $(BIN)/.ready
 	$(BIN)/mypy
 
 bench: $(BIN)/.ready  ## speed on this machine, half an hour; COHORT is a simulated test set: docs/performance.md
-	$(BIN)/pip install --quiet -r requirements-openvino.txt
-	$(BIN)/python -m benchmarks.engines
+	$(BIN)/pip install --quiet -r requirements/openvino.txt
+	$(BIN)/python -m benchmarks.backends
 	$(BIN)/python -m benchmarks.volumes
 	$(BIN)/python -m benchmarks.many_volumes docs/many_whole.png --count 100 --whole
 	$(BIN)/python -m benchmarks.training
@@ -90,7 +90,7 @@ bench: $(BIN)/.ready  ## speed on this machine, half an hour; COHORT is a simula
 
 bench-others:  ## nnU-Net and others on this machine, in an environment of their own, before make bench
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install --quiet -r requirements-bench.txt
+	.venv-bench/bin/pip install --quiet -r requirements/bench.txt
 	.venv-bench/bin/python -m benchmarks.others
 
 clean:

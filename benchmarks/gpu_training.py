@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import fire
 import torch
 
+from bundle.acceleration.cuda_graphs import capture
 from bundle.inferers import AutocastInferer
 from bundle.losses import AGMRLoss, TSRLLoss
-from bundle.networks import AGMRNet, SliceStackUNet, TSRLNet, capture
+from bundle.networks import AGMRNet, SliceStackUNet, TSRLNet
 
 __all__ = ["gpu_training"]
 

@@ -29,7 +29,7 @@ from nibabel.processing import resample_to_output
 from tqdm import tqdm
 
 from benchmarks.volumes import write_heads
-from bundle import bundle_root
+from bundle.files import bundle_root
 from bundle.transforms import TEMPLATE
 
 __all__ = ["Moment", "many_volumes"]

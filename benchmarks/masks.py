@@ -1,4 +1,4 @@
-"""What faster engines change in the masks of a simulated cohort: ``python -m benchmarks.masks COHORT``."""
+"""What faster backends change in the masks of a simulated cohort: ``python -m benchmarks.masks COHORT``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from bundle import bundle_root
+from bundle.acceleration.backends import BackendName
+from bundle.files import bundle_root
 from bundle.inferers import SliceStackInferer
-from bundle.inferers.engines import EngineName
 
 __all__ = ["masks"]
 
-# Engine, and whether it computes in bfloat16.
-_WAYS: dict[str, tuple[EngineName, bool]] = {
+# Backend, and whether it computes in bfloat16.
+_WAYS: dict[str, tuple[BackendName, bool]] = {
     "torch, float32": ("torch", False),
     "torch, bfloat16": ("torch", True),
     "OpenVINO, bfloat16": ("openvino", True),
@@ -53,7 +53,7 @@ def _dice(mask: torch.Tensor, other: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def masks(cohort: str, weights: str | None = None, output: str = "runs/bench/masks.json") -> None:
-    """Prints the Dice of each engine's masks with float32's, and of both with the truth.
+    """Prints the Dice of each backend's masks with float32's, and of both with the truth.
 
     Beside the least Dice stands the volume of float32's mask there, in mL: a small one changes wholly by a few voxels.
 
@@ -67,8 +67,8 @@ def masks(cohort: str, weights: str | None = None, output: str = "runs/bench/mas
     network.load_state_dict(torch.load(parser.get_parsed_content("ckpt_path")))
     network.eval()
     inferers = {
-        name: SliceStackInferer(device="cpu", engine=engine, amp=amp, preprocessing=preprocessing)
-        for name, (engine, amp) in _WAYS.items()
+        name: SliceStackInferer(device="cpu", backend=backend, amp=amp, preprocessing=preprocessing)
+        for name, (backend, amp) in _WAYS.items()
     }
     overlaps: dict[str, list[tuple[int, int]]] = {name: [] for name in _WAYS}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in _WAYS}

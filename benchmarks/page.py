@@ -12,11 +12,11 @@ from typing import Any
 
 import fire
 
-from scripts.markdown import table
+from scripts.thesis.markdown import table
 
 __all__ = ["page"]
 
-_ENGINE = "OpenVINO, bfloat16 (engine openvino, --amp)"
+_BACKEND = "OpenVINO, bfloat16 (backend openvino, --amp)"
 
 # Ways, by how their names begin.
 _STARTS = (
@@ -61,10 +61,10 @@ last column is reading, network and writing against the network alone, without r
 ## The network, every way
 
 One axial slice of 192 x 192, of {slices} that a volume of 1 mm has, in turns, each way in a process of its own, medians
-of {repeats} with the range (`python -m benchmarks.engines`). A product is a multiplication and an addition; the largest
-convolutions reach {f32:.0f} 10^9 of them a second in float32 here, {bf16:.0f} in bfloat16, and the last but one column
-is the share of that ceiling (of bfloat16's for integers). The difference is the largest of a logit, in their standard
-deviations.
+of {repeats} with the range (`python -m benchmarks.backends`). A product is a multiplication and an addition; the
+largest convolutions reach {f32:.0f} 10^9 of them a second in float32 here, {bf16:.0f} in bfloat16, and the last but one
+column is the share of that ceiling (of bfloat16's for integers). The difference is the largest of a logit, in their
+standard deviations.
 
 {ways}
 
@@ -85,7 +85,7 @@ finds next to nothing, a few voxels are the whole Dice: beside the least stands 
 
 ## How it grows
 
-OpenVINO, bfloat16, with slices, with their size and with threads, medians (`python -m benchmarks.engines`):
+OpenVINO, bfloat16, with slices, with their size and with threads, medians (`python -m benchmarks.backends`):
 
 {growth}
 
@@ -125,7 +125,7 @@ one hour, the plain way changed, 1.13 and 1.47 slices a second, and the fast one
 - **Cropping to the head** moves the grid of the patch attention, so that other patches would be weighed: not the
   same network. Slices without head are skipped, which changes nothing.
 - **Plain quantization**: clipped ranges, NNCF's default, take lesions for outliers, and masks agree with float32's
-  worse than with ranges up to the extremes and channels of unlike ranges smoothed, both of which the engine has
+  worse than with ranges up to the extremes and channels of unlike ranges smoothed, both of which the backend has
   (`bundle/inferers/quantization.py`). The whole outermost scale in bfloat16, in place of its first and last
   convolution, took a tenth more time, and the masks of twelve cases agreed no better.
 """
@@ -214,7 +214,7 @@ def _masks(found: Mapping[str, Any]) -> str:
     for name, way in found.items():
         least = f"{way['least_ml']:.2f}" if way["dice_least"] < 1 else "-"
         rows.append([name, *(f"{way[key]:.4f}" for key in keys), least, f"{way['dsc']:.4f}"])
-    header = ["engine", "Dice with float32's, pooled", "mean", "median", "least", "of a mask of, mL"]
+    header = ["backend", "Dice with float32's, pooled", "mean", "median", "least", "of a mask of, mL"]
     return table([*header, "mean DSC with the truth"], rows)
 
 
@@ -239,7 +239,7 @@ def _growth(points: Sequence[Mapping[str, Any]]) -> str:
 def _others(found: Mapping[str, Any], ours: float) -> str:
     rows = [[name, f"{seconds:.0f}", f"{seconds / ours:.1f}"] for name, seconds in found["seconds"].items()]
     return table(
-        ["network", "s a volume", "times TSRL-Net here"], [["TSRL-Net, " + _ENGINE, f"{ours:.1f}", "1"], *rows]
+        ["network", "s a volume", "times TSRL-Net here"], [["TSRL-Net, " + _BACKEND, f"{ours:.1f}", "1"], *rows]
     )
 
 
@@ -269,41 +269,41 @@ def page(measured: str = "runs/bench", output: str = "docs/performance.md") -> N
     """
     found = {
         name: _read(Path(measured), name)
-        for name in ("engines", "masks", "volumes", "others", "many_volumes", "training")
+        for name in ("backends", "masks", "volumes", "others", "many_volumes", "training")
     }
-    engines, others = found["engines"], found["others"]
-    ways, (machine, memory) = engines["ways"], _machine()
+    backends, others = found["backends"], found["others"]
+    ways, (machine, memory) = backends["ways"], _machine()
     by_start = {start: next(way for name, way in ways.items() if name.startswith(start)) for start in _STARTS}
     nnunet = next(iter(others["seconds"].values()))
-    ours = ways[_ENGINE]["seconds"] * engines["slices"]
+    ours = ways[_BACKEND]["seconds"] * backends["slices"]
     packages = ("torch", "monai", "openvino", "nncf")
     text = _HEAD.format(
         machine=machine,
         memory=memory,
-        cores=engines["threads"],
+        cores=backends["threads"],
         versions=", ".join(f"{package} {version(package)}" for package in packages),
         date=datetime.now(UTC).date(),
         copies=next(row["volumes"] for row in found["volumes"] if row["kind"] == "batch"),
-        plan=_plan(found["volumes"], engines["threads"]),
+        plan=_plan(found["volumes"], backends["threads"]),
         nnunet=nnunet,
         nnunet_hour=3600 / nnunet,
         single=_single(found["volumes"]),
-        slices=engines["slices"],
-        repeats=engines["repeats"],
-        f32=engines["peak_gmac_s"]["f32"],
-        bf16=engines["peak_gmac_s"]["bf16"],
-        ways=_ways(engines),
-        floor=ways[_ENGINE]["gmac"] / engines["peak_gmac_s"]["bf16"] / next(iter(ways.values()))["seconds"],
+        slices=backends["slices"],
+        repeats=backends["repeats"],
+        f32=backends["peak_gmac_s"]["f32"],
+        bf16=backends["peak_gmac_s"]["bf16"],
+        ways=_ways(backends),
+        floor=ways[_BACKEND]["gmac"] / backends["peak_gmac_s"]["bf16"] / next(iter(ways.values()))["seconds"],
         compile=by_start["torch.compile"]["first_ready_seconds"],
         convert=by_start["OpenVINO, bfloat16, 3D branch as"]["first_ready_seconds"],
         quantize=by_start["OpenVINO, int8"]["first_ready_seconds"],
         masks=_masks(found["masks"]),
-        growth=_growth(engines["growth"]),
+        growth=_growth(backends["growth"]),
         others=_others(others, ours),
         many=_many(found["many_volumes"]),
         training=_training(found["training"]),
         dense=by_start["OpenVINO, bfloat16, 3D branch as"]["ratio"],
-        apart=ways[_ENGINE]["ratio"],
+        apart=ways[_BACKEND]["ratio"],
         torch_dense=by_start["torch, float32, + batch norms"]["ratio"],
         torch_apart=by_start["torch, float32, + no products"]["ratio"],
         compiled=by_start["torch.compile"]["ratio"],

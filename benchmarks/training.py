@@ -15,9 +15,9 @@ import fire
 import torch
 from torch import nn
 
+from bundle.acceleration.memory import keep_freed_memory
 from bundle.inferers import AutocastInferer
 from bundle.losses import TSRLLoss
-from bundle.memory import keep_freed_memory
 from bundle.networks import TSRLNet
 from bundle.networks.blocks import ChannelProjection, VolumeConvolution
 

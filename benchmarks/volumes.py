@@ -24,8 +24,8 @@ from nibabel.processing import resample_to_output
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from bundle import bundle_root
 from bundle.data.simulate import load_head, simulate_case
+from bundle.files import bundle_root
 from bundle.transforms import TEMPLATE, atlas_grid
 
 __all__ = ["volumes", "write_heads"]

@@ -11,7 +11,12 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-__all__ = ["files_below", "remove_unfinished", "replacing", "write_atomically", "write_json"]
+__all__ = ["bundle_root", "files_below", "remove_unfinished", "replacing", "write_atomically", "write_json"]
+
+
+def bundle_root() -> str:
+    """Return the folder that holds ``configs/``, ``models/`` and the package, from wherever a config is run."""
+    return str(Path(__file__).resolve().parents[1])
 
 
 def files_below(folder: Path, outside: Path) -> Iterator[Path]:

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import fire
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bundle.errors import InputError, print_input_errors_as_sentences
-from scripts.charts import save_loss_curve, shrink
+from bundle.volumes.picture import shrink
 
-__all__ = ["curve"]
+__all__ = ["curve", "save_loss_curve"]
+
+# Colours of one training and the next, distinct with any kind of colour vision (Okabe and Ito).
+_BLUE, _RED = "#0072B2", "#D55E00"
 
 # Iterations over which the loss is averaged.
 _WINDOW = 50
+
+
+def save_loss_curve(runs: Sequence[Sequence[float]], window: int, path: str | Path) -> None:
+    """The loss of trainings one behind the other, averaged over a moving window.
+
+    Args:
+        runs: the loss of each iteration of each training.
+        window: iterations that are averaged, fewer in a shorter training.
+        path: the file.
+    """
+    figure = Figure(figsize=(7, 3.2), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    first = 0
+    for losses, colour in zip(runs, cycle((_BLUE, _RED)), strict=False):
+        width = min(window, len(losses))
+        smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+        axis.plot(first + width + np.arange(len(smooth)), smooth, color=colour, linewidth=1)
+        first += len(losses)
+    axis.set(xlabel="iteration", ylabel=f"loss, mean of {window} iterations", ylim=(0, None))
+    figure.savefig(path, dpi=100)
 
 
 def _losses(run: Path) -> list[float]:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle import bundle_root
 from bundle.data.simulate import load_head, simulate_case
 from bundle.errors import print_input_errors_as_sentences
+from bundle.files import bundle_root
 from bundle.metrics import case_metrics
 from bundle.transforms import TEMPLATE, atlas_grid
 from bundle.volumes import save_montage

@@ -28,7 +28,7 @@ def deploy(study: str, output: str, series: str | int | None = None, overlays: S
         overlays: "[name]" takes the values of configs/name.json in place of those of configs/inference.json.
     """
     if find_spec("monai.deploy") is None:
-        raise InputError("The MONAI Deploy App SDK is not installed: pip install -r requirements-deploy.txt")
+        raise InputError("The MONAI Deploy App SDK is not installed: pip install -r requirements/deploy.txt")
     check_installed()
     from bundle.dicom.application import segment_series  # here, as it imports the SDK
     from bundle.dicom.selection import choose_series

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import fire
 
 if TYPE_CHECKING:
-    from bundle.inferers.engines import EngineName
+    from bundle.acceleration.backends import BackendName
     from bundle.transforms.registration import OnFailure
     from bundle.volumes.batch import VolumeBatch
 
@@ -35,7 +35,7 @@ def receive(
     on_failure: OnFailure = "raise",
     weights: str | None = None,
     space: str | None = None,
-    engine: EngineName = "auto",
+    backend: BackendName = "auto",
 ) -> None:
     """Receives DICOM studies, segments stroke lesions in the T1w series of each, and sends the masks back.
 
@@ -59,7 +59,7 @@ def receive(
         on_failure: of the registration to MNI space: "raise" fails the study, "native" segments it where it lies.
         weights: other weights than models/model.pt.
         space: "native" for weights that were trained without registration.
-        engine: "openvino" (pip install -r requirements-openvino.txt) or "torch"; "auto" takes the first where it is
+        backend: "openvino" (pip install -r requirements/openvino.txt) or "torch"; "auto" takes the first where it is
             installed.
     """
     from bundle.dicom.files import check_installed
@@ -68,7 +68,7 @@ def receive(
     from bundle.dicom.receiver import Peer, Receiver
     from bundle.dicom.spool import Spool
     from bundle.processes import keep_to_quota
-    from scripts.segmentation import begin_output, make_batch
+    from bundle.segmenter import begin_output, make_batch
 
     keep_to_quota()
     destination = Peer.parse(str(peer))
@@ -80,7 +80,7 @@ def receive(
         "ckpt_path": weights,
         "space": space,
         "amp": True,
-        "engine": engine,
+        "backend": backend,
         "progress": False,
         "inferer::progress": False,
     }

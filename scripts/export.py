@@ -7,11 +7,12 @@ from pathlib import Path
 
 import fire
 
+from bundle.acceleration.backends import convert_to_openvino, openvino_files
+from bundle.acceleration.folding import inference_form
 from bundle.errors import InputError, print_input_errors_as_sentences
 from bundle.files import replacing, write_atomically
-from bundle.inferers.engines import convert_to_openvino, openvino_files
-from bundle.networks import SliceStackUNet, inference_form
-from scripts.segmentation import inference_config, load_network
+from bundle.networks import SliceStackUNet
+from bundle.segmenter import inference_config, load_network
 
 __all__ = ["export"]
 
@@ -30,7 +31,7 @@ def export(file: str, weights: str | None = None) -> None:
     if target.suffix != ".xml":
         raise InputError(f"{target} does not end in .xml: OpenVINO keeps a network as FILE.xml and FILE.bin.")
     if find_spec("openvino") is None:
-        raise InputError("OpenVINO is not installed: pip install -r requirements-openvino.txt.")
+        raise InputError("OpenVINO is not installed: pip install -r requirements/openvino.txt.")
     network = load_network(inference_config({"ckpt_path": weights, "device": "cpu"}))
     assert isinstance(network, SliceStackUNet)  # as the config has it
     model = convert_to_openvino(inference_form(network))

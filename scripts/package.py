@@ -11,9 +11,8 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import fire
 
-from bundle import bundle_root
 from bundle.errors import InputError, print_input_errors_as_sentences
-from bundle.files import replacing
+from bundle.files import bundle_root, replacing
 
 __all__ = ["NAME", "package", "write_package"]
 
@@ -22,10 +21,7 @@ NAME = "stroke_lesion_t1w_segmentation"
 
 # Commands for inference and training, and what they import. What compares networks, repeats the thesis's tables or
 # writes pages of this repository stays in it.
-_COMMANDS = (
-    *("charts", "curve", "demo", "deploy", "dicom_receiver", "export", "picture", "prepare", "segment", "segmentation"),
-    "simulate",
-)
+_COMMANDS = ("curve", "demo", "deploy", "dicom_receiver", "export", "picture", "prepare", "segment", "simulate")
 _PARTS = (
     "LICENSE",
     "bundle/**/*.py",
@@ -38,12 +34,7 @@ _PARTS = (
     "models/model.json",
     "models/model.pt",
     "requirements.txt",
-    "requirements-deploy.txt",
-    "requirements-dicom.txt",
-    "requirements-label.txt",
-    "requirements-onnx.txt",
-    "requirements-openvino.txt",
-    "requirements-ray.txt",
+    "requirements/*.txt",
     "scripts/__init__.py",
     *(f"scripts/{command}.py" for command in _COMMANDS),
 )

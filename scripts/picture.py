@@ -9,7 +9,7 @@ import numpy as np
 from bundle.errors import InputError, explain, print_input_errors_as_sentences
 from bundle.transforms import NormalizeHeadIntensity
 from bundle.volumes import save_lesion_slices
-from scripts.charts import shrink
+from bundle.volumes.picture import shrink
 
 __all__ = ["picture"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import fire
 
 if TYPE_CHECKING:
-    from bundle.inferers.engines import EngineName
+    from bundle.acceleration.backends import BackendName
     from bundle.transforms.registration import OnFailure
 
 __all__ = ["segment"]
@@ -27,14 +27,14 @@ def segment(
     probability: bool = False,
     uncertainty: bool = False,
     views: bool = False,
-    flips: Sequence[Sequence[int]] | None = None,
+    tta_flips: Sequence[Sequence[int]] | None = None,
     on_failure: OnFailure = "raise",
     bias_correction: bool = False,
     regions: str | None = None,
     weights: str | None = None,
     space: str | None = None,
     amp: bool = True,
-    engine: EngineName = "auto",
+    backend: BackendName = "auto",
     shard: str | None = None,
     workers: int | None = None,
     ray: str | None = None,
@@ -62,7 +62,7 @@ def segment(
         probability: write the probability of each voxel too.
         uncertainty: write the entropy of that probability too, 0 to 1 bit.
         views: write a page for each volume too, to look through it in three planes; the report links to it.
-        flips: "[[0]]" averages with a left-right mirrored pass; twice the time.
+        tta_flips: "[[0]]" averages with a left-right mirrored pass; twice the time.
         on_failure: of the registration to MNI space: "raise" fails the volume, "native" segments it where it lies and
             flags it.
         bias_correction: take the scanner's bias field out first (N4), for images that are bright on one side.
@@ -70,11 +70,11 @@ def segment(
         weights: other weights than models/model.pt.
         space: "native" for weights that were trained without registration.
         amp: bfloat16 where the processor has it.
-        engine: "openvino" (pip install -r requirements-openvino.txt) is faster on a CPU than "torch"; "auto" takes it
+        backend: "openvino" (pip install -r requirements/openvino.txt) is faster on a CPU than "torch"; "auto" takes it
             where it is installed. "openvino_int8" is faster still, with masks that differ a little.
         shard: "i/n" takes the i-th of n parts of the volumes, for job arrays; all may share OUTPUT.
         workers: processes beside this one that read, register and write; 2, or none for a single volume.
-        ray: "host:port" of a Ray cluster (pip install -r requirements-ray.txt) that this machine belongs to, to spread
+        ray: "host:port" of a Ray cluster (pip install -r requirements/ray.txt) that this machine belongs to, to spread
             the volumes over its machines; OUTPUT is in a folder that they share. docs/many_machines.md.
         progress: show a bar.
         timing: say at the end where the seconds went.
@@ -85,7 +85,7 @@ def segment(
     # Else the garbage collector would go through all that is imported again and again, for a quarter of the import's
     # time, and at the end once more for more than a second.
     gc.disable()
-    from scripts.segmentation import run  # here, so that --help does not wait for torch
+    from bundle.segmenter import run  # here, so that --help does not wait for torch
 
     gc.freeze()
     gc.enable()
@@ -95,13 +95,13 @@ def segment(
         {
             "threshold": threshold,
             "save_probability": probability,
-            "flips": flips,
+            "tta_flips": tta_flips,
             "on_failure": on_failure,
             "bias_correction": bias_correction,
             "ckpt_path": weights,
             "space": space,
             "amp": amp,
-            "engine": engine,
+            "backend": backend,
             "progress": progress,
         },
         {"smallest_lesion_ml": smallest_lesion_ml, "save_uncertainty": uncertainty, "save_view": views},

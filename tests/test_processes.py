@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle import bundle_root
+from bundle.files import bundle_root
 from bundle.processes import begin_worker, keep_to_quota, quota
 
 PROGRAM = """

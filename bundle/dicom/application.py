@@ -1,6 +1,6 @@
 """The bundle's folder as an application of the MONAI Deploy App SDK: a DICOM series in, a DICOM segmentation out.
 
-The only module that imports the SDK (requirements-deploy.txt).
+The only module that imports the SDK (requirements/deploy.txt).
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ from monai.deploy.operators.monai_bundle_inference_operator import (
 from pydicom.pixels import apply_rescale
 from pydicom.uid import MRImageStorage
 
-from bundle import bundle_root
 from bundle.dicom.conversion import stage_series
 from bundle.dicom.segmentation import NOT_FOR_CLINICAL_USE, SEGMENT
 from bundle.dicom.series import Series
 from bundle.errors import InputError, find_input_error
-from bundle.files import replacing
+from bundle.files import bundle_root, replacing
 
 __all__ = ["LesionApplication", "segment_series"]
 

@@ -26,7 +26,7 @@ def check_installed() -> None:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"DICOM needs packages that are not installed ({', '.join(missing)}): pip install -r requirements-dicom.txt"
+            f"DICOM needs packages that are not installed ({', '.join(missing)}): pip install -r requirements/dicom.txt"
         )
 
 

@@ -21,7 +21,7 @@ from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
 from bundle.transforms.slices import Plane
 
-__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "SaveWeights", "load_further", "read_settings", "save_atomically"]
+__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "SaveWeights", "load_ensemble", "read_settings", "save_atomically"]
 
 _PREPARATION = {"box", "offsets", "slice_size", "space", "spacing_mm"}
 _MISSING = "{} does not exist: weights or a checkpoint of an earlier run are expected."
@@ -188,7 +188,7 @@ def _unfit(path: str, error: Exception) -> InputError:
     return InputError(f"{path} could not be loaded into this network: {reason}")
 
 
-def load_further(
+def load_ensemble(
     network: torch.nn.Module, weights: Sequence[str], settings: Mapping[str, Any]
 ) -> list[tuple[Plane, torch.nn.Module]]:
     """Networks to average with another: of other planes, or trained from another seed.

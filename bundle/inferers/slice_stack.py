@@ -11,8 +11,8 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_dst_type
 from tqdm import tqdm
 
-from bundle.inferers.engines import Engine, EngineName, choose_engine
-from bundle.inferers.quantization import SimulatedQuantization
+from bundle.acceleration.backends import Backend, BackendName, choose_backend
+from bundle.acceleration.quantization import SimulatedQuantization
 from bundle.networks import SliceStackUNet
 from bundle.transforms.preprocessing import VolumePreprocessing
 from bundle.transforms.slices import OFFSETS, Plane, StackSlices, from_plane, pad_slices, stack_padded, to_plane
@@ -57,25 +57,25 @@ class SliceStackInferer(Inferer):
     network's answer to one stack of zeros, which is what each would have got.
 
     Args:
-        batch_size: slices in a batch, where the engine does not want more.
+        batch_size: slices in a batch, where the backend does not want more.
         offsets: the stack's slices relative to its own.
-        flips: test-time augmentation: in-plane axes to flip for each further pass, 0 left-right, 1 of axial slices
+        tta_flips: test-time augmentation: in-plane axes to flip for each further pass, 0 left-right, 1 of axial slices
             front-back; the logits of all passes are averaged. ``[[0]]`` is one more pass, mirrored. Slices are never
             flipped: that would turn the stack's order around.
         device: where the network is; the input's device if None. The volume and the output stay where the input is.
         amp: run the network under bfloat16 autocast where the device has it.
         progress: show a bar over the slices.
-        engine: what computes a :class:`bundle.networks.SliceStackUNet` in ``eval()``: ``"torch"``, ``"openvino"``,
-            ``"openvino_int8"`` or ``"auto"``, see :func:`bundle.inferers.engines.choose_engine`. Other networks are
-            called as they are.
+        backend: what computes a :class:`bundle.networks.SliceStackUNet` in ``eval()``: ``"torch"``, ``"openvino"``,
+            ``"openvino_int8"`` or ``"auto"``, see :func:`bundle.acceleration.backends.choose_backend`. Other
+            networks are called as they are.
         preprocessing: of the volumes, which ``"openvino_int8"`` is calibrated with.
         plane: of the slices that the network is for.
-        further: networks whose logits are averaged with the network's, each with its plane: three planes see a volume
+        ensemble: networks whose logits are averaged with the network's, each with its plane: three planes see a volume
             from three sides. Each of them takes as long again.
 
     Raises:
         ValueError: when an argument is out of its range.
-        InputError: when there is no such engine, or it is not installed, or not for the device.
+        InputError: when there is no such backend, or it is not installed, or not for the device.
 
     Example::
 
@@ -87,35 +87,37 @@ class SliceStackInferer(Inferer):
         self,
         batch_size: int = 16,
         offsets: Sequence[int] = OFFSETS,
-        flips: Sequence[Sequence[int]] = (),
+        tta_flips: Sequence[Sequence[int]] = (),
         device: str | torch.device | None = None,
         amp: bool = False,
         progress: bool = False,
-        engine: EngineName = "torch",
+        backend: BackendName = "torch",
         preprocessing: VolumePreprocessing | None = None,
         plane: Plane = "axial",
-        further: Sequence[tuple[Plane, torch.nn.Module]] = (),
+        ensemble: Sequence[tuple[Plane, torch.nn.Module]] = (),
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        if any(axis not in (0, 1) for axes in flips for axis in axes):
-            raise ValueError(f"flips may name the in-plane axes 0 and 1 only, got {[list(axes) for axes in flips]}.")
-        if flips and "sagittal" in (plane, *(each for each, _ in further)):
-            raise ValueError("flips are for axial and coronal slices: they would turn sagittal ones front to back.")
+        if any(axis not in (0, 1) for axes in tta_flips for axis in axes):
+            raise ValueError(
+                f"tta_flips may name the in-plane axes 0 and 1 only, got {[list(axes) for axes in tta_flips]}."
+            )
+        if tta_flips and "sagittal" in (plane, *(each for each, _ in ensemble)):
+            raise ValueError("tta_flips are for axial and coronal slices: they would turn sagittal ones front to back.")
         self.batch_size = batch_size
         self.offsets = StackSlices(offsets).offsets  # checked
-        self.flips = [(), *(tuple(axes) for axes in flips)]
+        self.tta_flips = [(), *(tuple(axes) for axes in tta_flips)]
         self.device = None if device is None else torch.device(device)
         self.amp = amp
         self.progress = progress
         self.plane = plane
-        self.further = tuple(further)
+        self.ensemble = tuple(ensemble)
 
-        # One engine for each network: each keeps the network that it converted last.
-        self.engine, *self.further_engines = (
-            choose_engine(engine, amp, self.device, self._quantization(preprocessing, each))
-            for each in (plane, *(each for each, _ in further))
+        # One backend for each network: each keeps the network that it converted last.
+        self.backend, *self.ensemble_backends = (
+            choose_backend(backend, amp, self.device, self._quantization(preprocessing, each))
+            for each in (plane, *(each for each, _ in ensemble))
         )
 
     def _quantization(
@@ -144,9 +146,9 @@ class SliceStackInferer(Inferer):
         if inputs.dim() != 5 or inputs.shape[1] != 1:
             raise ValueError(f"The input must be (B, 1, H, W, D), got {list(inputs.shape)}.")
         volumes = inputs.as_subclass(torch.Tensor)
-        passes = [self._pass(volumes, self.plane, network, self.engine, *args, **kwargs)]
-        for (plane, other), engine in zip(self.further, self.further_engines, strict=True):
-            passes.append(self._pass(volumes, plane, other, engine, *args, **kwargs))
+        passes = [self._pass(volumes, self.plane, network, self.backend, *args, **kwargs)]
+        for (plane, other), backend in zip(self.ensemble, self.ensemble_backends, strict=True):
+            passes.append(self._pass(volumes, plane, other, backend, *args, **kwargs))
         return convert_to_dst_type(torch.stack(passes).mean(dim=0), inputs, dtype=inputs.dtype)[0]
 
     def _pass(
@@ -154,7 +156,7 @@ class SliceStackInferer(Inferer):
         volumes: torch.Tensor,
         plane: Plane,
         network: Callable[..., torch.Tensor],
-        engine: Engine,
+        backend: Backend,
         *args: Any,
         **kwargs: Any,
     ) -> torch.Tensor:
@@ -162,7 +164,7 @@ class SliceStackInferer(Inferer):
         batch_size = self.batch_size
         if isinstance(network, SliceStackUNet) and not network.training:
             # Each time anew, as the weights of a network in training change; next to a volume it is nothing.
-            network, batch_size = engine(network), engine.batch_size or self.batch_size
+            network, batch_size = backend(network), backend.batch_size or self.batch_size
         found = []
         for volume in volumes:
             logits = self._infer(to_plane(volume[0], plane), batch_size, network, *args, **kwargs)
@@ -193,7 +195,7 @@ class SliceStackInferer(Inferer):
     ) -> torch.Tensor:
         """Mean logits ``(N, out, H, W)`` over the flips, float32."""
         passes = []
-        for flip in self.flips:
+        for flip in self.tta_flips:
             axes = [axis + 2 for axis in flip]
             with _autocast(stacks.device, self.amp):
                 predicted = network(stacks.flip(axes) if axes else stacks, *args, **kwargs)

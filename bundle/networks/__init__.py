@@ -2,8 +2,6 @@
 
 from bundle.networks.attention import CoarsePatchAttention, MixedPatchAttention, PixelAttention
 from bundle.networks.blocks import ConvBlock, MultiScaleConvolution
-from bundle.networks.cuda_graphs import capture
-from bundle.networks.folding import fold_batch_norms, inference_form
 from bundle.networks.fusion import (
     AddFusion,
     ConcatenateFusion,
@@ -33,7 +31,4 @@ __all__ = [
     "SliceStackUNet",
     "SqueezeExcitationFusion",
     "TSRLNet",
-    "capture",
-    "fold_batch_norms",
-    "inference_form",
 ]

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from bundle import bundle_root
 from bundle.errors import InputError, find_input_error
+from bundle.files import bundle_root
 from bundle.volumes.batch import VolumeBatch
 from bundle.volumes.inputs import VolumeInput
 
@@ -87,7 +87,7 @@ def connected(address: str) -> Iterator[None]:
         InputError: when Ray is not installed, or no cluster answers there.
     """
     if find_spec("ray") is None:
-        raise InputError("Ray is not installed: pip install -r requirements-ray.txt.")
+        raise InputError("Ray is not installed: pip install -r requirements/ray.txt.")
     if not re.fullmatch(r"[\w.-]+:\d+", address):
         raise InputError(f"--ray {address} is no address: host:port of the cluster's first machine is expected.")
     if not _answers(address):

@@ -12,6 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
+from PIL import Image
 
 __all__ = [
     "Agreement",
@@ -20,6 +21,7 @@ __all__ = [
     "save_lesion_slices",
     "save_montage",
     "save_volume_distribution",
+    "shrink",
 ]
 
 
@@ -170,3 +172,17 @@ def save_volume_distribution(volumes_ml: Sequence[float], quantiles: Mapping[flo
     axis.set(xscale="log", xlabel="lesion volume, mL", ylabel="share of cases with at most this volume")
     axis.legend(frameon=False)
     figure.savefig(path, dpi=110)
+
+
+def shrink(path: str | Path, width: int) -> None:
+    """Makes a PNG smaller in place: fewer pixels, a palette of 256 colours.
+
+    Args:
+        path: the file.
+        width: in pixels, at most.
+    """
+    with Image.open(path) as image:
+        height = round(image.height * min(width / image.width, 1))
+        small = image.convert("RGB").resize((min(width, image.width), height), Image.Resampling.LANCZOS)
+    # Pillow's default palette follows the many greys and turns the few lesion pixels grey.
+    small.quantize(method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)

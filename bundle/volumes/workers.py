@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from bundle.acceleration.memory import return_freed_memory
 from bundle.errors import InputError, explain
-from bundle.memory import return_freed_memory
 from bundle.processes import begin_worker
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.pipeline import PreparedVolume, VolumePipeline, VolumeResult

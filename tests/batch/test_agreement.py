@@ -13,8 +13,8 @@ import torch
 from nibabel.affines import apply_affine
 
 from benchmarks.agreement import COPIES, Agreement, compare_copies, write_copies
-from bundle import bundle_root
 from bundle.data.simulate import load_head, simulate_case
+from bundle.files import bundle_root
 from bundle.transforms import TEMPLATE, VolumePreprocessing, atlas_grid
 from bundle.volumes import VolumeInput, VolumePipeline
 

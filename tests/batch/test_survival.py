@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle import bundle_root
+from bundle.files import bundle_root
 from tests.batch.scans import BAD, NAMES, ORIENTATIONS, good_names, write_scans
 
 pytestmark = pytest.mark.batch

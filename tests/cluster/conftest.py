@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from nibabel.processing import resample_to_output
 
-from bundle import bundle_root
+from bundle.files import bundle_root
 from tests.cluster.machines import Machines, segmenting
 
 SPACINGS_MM = (3.0, 3.4, 3.8, 4.0, 4.2, 4.6)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle import bundle_root
+from bundle.files import bundle_root
 from tests.batch.test_survival import descendants
 
 PORT = 6379

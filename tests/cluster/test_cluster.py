@@ -176,5 +176,5 @@ def test_bad_usage_is_told_in_a_sentence(
 
 
 def test_ray_is_not_imported_where_it_is_not_asked_for(machines: Machines) -> None:
-    words = [sys.executable, "-c", "import sys, scripts.segmentation; print('ray' in sys.modules)"]
+    words = [sys.executable, "-c", "import sys, bundle.segmenter; print('ray' in sys.modules)"]
     assert machines.begin(words, stdout=-1, text=True).communicate(timeout=TIMEOUT_S)[0] == "False\n"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
-from bundle import bundle_root
 from bundle.data.simulate import Head, simulate_case
+from bundle.files import bundle_root
 from bundle.transforms import atlas_grid
 from scripts.package import write_package
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import bundle_root
 from bundle.dicom.files import check_installed, find_dicom_files
 from bundle.errors import InputError
+from bundle.files import bundle_root
 from scripts.segment import segment
 
 DICOM = bytes(128) + b"DICM"
@@ -41,7 +41,7 @@ def test_source_data_of_a_bids_dataset_is_no_input(tmp_path: Path) -> None:
 def test_without_the_packages_it_is_said_how_to_install_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("bundle.dicom.files.find_spec", lambda name: None if name == "highdicom" else object())
     make(tmp_path, "scans/a.dcm")
-    sentence = r"^DICOM needs packages that are not installed \(highdicom\): pip install -r requirements-dicom\.txt$"
+    sentence = r"^DICOM needs packages that are not installed \(highdicom\): pip install -r requirements/dicom\.txt$"
     with pytest.raises(InputError, match=sentence):
         segment(str(tmp_path / "scans"), str(tmp_path / "results"))
     assert not (tmp_path / "results").exists()
@@ -62,7 +62,7 @@ def test_options_for_dicom_are_refused_where_there_is_none(option: dict, tmp_pat
     [
         ("scripts.segment", ("pydicom", "highdicom", "pynetdicom", "dcm2niix", "torch")),
         # MONAI imports pydicom by itself where it is installed.
-        ("scripts.segmentation", ("highdicom", "pynetdicom", "dcm2niix", "bundle.dicom.pipeline")),
+        ("bundle.segmenter", ("highdicom", "pynetdicom", "dcm2niix", "bundle.dicom.pipeline")),
     ],
 )
 def test_what_needs_no_dicom_does_not_import_its_packages(module: str, unwanted: tuple[str, ...]) -> None:

@@ -16,9 +16,9 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from bundle import bundle_root
 from bundle.dicom.conversion import to_slices
 from bundle.dicom.series import find_slices, read_series
+from bundle.files import bundle_root
 from tests.dicom.orthanc import Orthanc, free_port
 from tests.dicom.scans import another, in_study, save
 

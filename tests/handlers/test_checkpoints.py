@@ -13,7 +13,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from bundle.errors import InputError
-from bundle.handlers import LoadCheckpoint, SaveBest, SaveLast, SaveWeights, load_further, read_settings
+from bundle.handlers import LoadCheckpoint, SaveBest, SaveLast, SaveWeights, load_ensemble, read_settings
 from bundle.handlers.checkpoints import save_atomically
 
 SETTINGS = {
@@ -147,7 +147,7 @@ def test_further_weights_are_loaded_into_copies_with_their_planes(tmp_path: Path
         files.append(str(tmp_path / plane / "model.pt"))
         SaveBest(files[-1], network(weight), {**SETTINGS, "plane": plane, "threshold": 0.5})(after_epoch(0.5))
     own = network(1.0).train()
-    further = load_further(own, files, SETTINGS)
+    further = load_ensemble(own, files, SETTINGS)
     assert [(plane, one.weight.item(), one.training) for plane, one in further] == [
         ("coronal", 2.0, False),
         ("axial", 3.0, False),
@@ -159,12 +159,12 @@ def test_further_weights_of_other_images_or_networks_are_refused(tmp_path: Path)
     file = str(tmp_path / "model.pt")
     SaveBest(file, network(1.0), {**SETTINGS, "spacing_mm": 1.0, "plane": "coronal"})(after_epoch(0.5))
     with pytest.raises(InputError, match=r"cannot be averaged .* trained with spacing_mm 1\.0 and not 2\.0\."):
-        load_further(network(1.0), [file], SETTINGS)
+        load_ensemble(network(1.0), [file], SETTINGS)
     SaveBest(file, nn.Linear(2, 1), SETTINGS)(after_epoch(0.5))
     with pytest.raises(InputError, match=r"model\.pt could not be loaded into this network"):
-        load_further(network(1.0), [file], SETTINGS)
+        load_ensemble(network(1.0), [file], SETTINGS)
     with pytest.raises(InputError, match=r"none\.pt does not exist"):
-        load_further(network(1.0), [str(tmp_path / "none.pt")], SETTINGS)
+        load_ensemble(network(1.0), [str(tmp_path / "none.pt")], SETTINGS)
 
 
 @pytest.mark.parametrize("content", [None, "", '{"spacing_mm": 2.0,', b"\xff\xfe\x00"], ids=str)

@@ -126,7 +126,7 @@ def test_volumes_of_a_batch_do_not_mix() -> None:
 def test_a_second_call_equals_the_first_and_the_input_is_unchanged() -> None:
     volume = sparse_volume()
     before = volume.clone()
-    inferer = SliceStackInferer(batch_size=4, flips=[[0]])
+    inferer = SliceStackInferer(batch_size=4, tta_flips=[[0]])
     first = inferer(volume, Recorder())
     inferer(numbered_volume(5), Recorder())
     assert torch.equal(inferer(volume, Recorder()), first)
@@ -170,21 +170,21 @@ def test_flips_are_averaged(flips: list[list[int]]) -> None:
     for axes in flips:
         in_volume = [axis + 2 for axis in axes]  # axis 0 is H of (B, 1, H, W, D)
         passes.append(slice_by_slice(volume.flip(in_volume), Recorder()).flip(in_volume))
-    output = SliceStackInferer(flips=flips)(volume, Recorder())
+    output = SliceStackInferer(tta_flips=flips)(volume, Recorder())
     torch.testing.assert_close(output, torch.stack(passes).mean(dim=0))
     assert not torch.allclose(output, passes[0])
 
 
 def test_flipped_passes_skip_empty_stacks_as_well() -> None:
     network = Recorder()
-    SliceStackInferer(batch_size=100, flips=[[0]])(sparse_volume(), network)
+    SliceStackInferer(batch_size=100, tta_flips=[[0]])(sparse_volume(), network)
     assert network.batches == [1, 1, 9, 9]
 
 
 @pytest.mark.parametrize("flips", [[[2]], [[0], [1, 2]], [[-1]]])
 def test_a_flip_of_the_slice_axis_is_refused(flips: list[list[int]]) -> None:
     with pytest.raises(ValueError, match=r"flips may name the in-plane axes 0 and 1 only, got \[\["):
-        SliceStackInferer(flips=flips)
+        SliceStackInferer(tta_flips=flips)
 
 
 # Refusals
@@ -376,15 +376,15 @@ def test_further_networks_are_averaged_each_in_its_plane() -> None:
 @pytest.mark.parametrize("settings", [{"plane": "sagittal"}, {"further": [("coronal", None), ("sagittal", None)]}])
 def test_sagittal_slices_are_not_flipped(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="they would turn sagittal ones front to back"):
-        SliceStackInferer(flips=[[0]], **settings)
-    assert SliceStackInferer(flips=[[0]], plane="coronal").flips == [(), (0,)]
+        SliceStackInferer(tta_flips=[[0]], **settings)
+    assert SliceStackInferer(tta_flips=[[0]], plane="coronal").flips == [(), (0,)]
 
 
 def test_networks_in_other_planes_are_computed_in_their_form_for_inference() -> None:
     network = TSRLNet(features=(4, 8, 8, 8, 8)).eval()
     volume = torch.rand(1, 1, 96, 96, 90)
     with torch.no_grad():
-        found = SliceStackInferer(plane="sagittal", engine="torch")(volume, network)
+        found = SliceStackInferer(plane="sagittal", backend="torch")(volume, network)
         turned = torch.nn.functional.pad(volume[0, 0].permute(1, 2, 0), (0, 0, 0, 6))
         expected = slice_by_slice(turned[None, None], network)[0].permute(0, 3, 1, 2)[..., :90]
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)

@@ -72,7 +72,7 @@ def bundle_run(server: LabelServer, tmp_path: Path) -> BundleRun:
     """The mask that ``monai.bundle run`` of the server's own copy gives of one of its images."""
 
     def run(image: str, *options: str) -> nib.Nifti1Image:
-        words = [sys.executable, "-m", "monai.bundle", "run", "--engine", "torch", *options]
+        words = [sys.executable, "-m", "monai.bundle", "run", "--backend", "torch", *options]
         words += ["--config_file", str(server.bundle / "configs" / "inference.json"), "--output_dir", str(tmp_path)]
         words += ["--dataset_dir", str(server.studies / f"{image}.nii.gz")]
         ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)

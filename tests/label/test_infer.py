@@ -35,7 +35,7 @@ def test_the_model_its_label_and_its_options_are_told(server: LabelServer) -> No
     assert model["labels"] == {"stroke lesion": 1}  # its value in masks
     assert info["labels"] == ["stroke lesion"]
     assert "Not for clinical use." in model["description"]
-    options = {"threshold": 0.4, "smallest_lesion_ml": 0.0, "registration": True, "flips": False}
+    options = {"threshold": 0.4, "smallest_lesion_ml": 0.0, "registration": True, "tta_flips": False}
     assert {name: model["config"][name] for name in options} == options
     assert model["config"]["model_filename"] == ["model.pt"]
 
@@ -69,7 +69,7 @@ def test_the_mask_lies_on_the_lesion(server: LabelServer, case: Path, default_ma
     [
         ("mni", {"threshold": 0.9}, ("--threshold", "0.9")),
         ("mni", {"smallest_lesion_ml": 5.0}, ("--smallest_lesion_ml", "5.0")),
-        ("mni", {"flips": True}, ("--flips", "[[0]]")),
+        ("mni", {"tta_flips": True}, ("--tta_flips", "[[0]]")),
         ("scanner", {"registration": False}, ("--space", "native")),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -85,7 +85,7 @@ def test_an_option_of_the_panel_does_what_the_command_s_does(
     mask = voxels(server.mask(image, **(server.panel("models") | option)))
     np.testing.assert_array_equal(mask, voxels(bundle_run(image, *words)))
     assert (mask != default_masks[image]).any()
-    if "flips" not in option and "registration" not in option:
+    if "tta_flips" not in option and "registration" not in option:
         assert mask.sum() < default_masks[image].sum()
         assert np.all(mask <= default_masks[image])
 

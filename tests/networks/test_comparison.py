@@ -32,7 +32,7 @@ from bundle.networks.comparison.acs_net import NonLocal
 from bundle.networks.comparison.resnet import ResNetEncoder
 from bundle.networks.comparison.u_net_3d import SliceUpsampling
 from bundle.networks.comparison.x_net import FeatureSimilarity
-from scripts.thop_rules import THOP_0_0_31, THOP_0_1_1, Rules, counted_operations
+from scripts.thesis.thop_rules import THOP_0_0_31, THOP_0_1_1, Rules, counted_operations
 from tests.workflows.conftest import CONFIGS, ROOT
 from tests.workflows.test_configs import parser_of
 

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bundle.networks import AGMRNet, CoarsePatchAttention, DUNet, NetworkOutput, SliceStackUNet, TSRLNet
 from bundle.networks.blocks import VolumeConvolution
-from scripts.thop_rules import THOP_0_0_31, THOP_0_1_1, Rules, counted_operations, counted_parameters
+from scripts.thesis.thop_rules import THOP_0_0_31, THOP_0_1_1, Rules, counted_operations, counted_parameters
 
 NETWORKS = [DUNet, AGMRNet, TSRLNet]
 THESIS_SIZE = 192

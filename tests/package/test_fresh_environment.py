@@ -56,7 +56,7 @@ def python(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def masked(python: str | Path, root: Path, scan: Path, output: Path, *words: str) -> np.ndarray:
     """The mask of the scan by the bundle in ``root``, run in the folder of the output."""
     output.mkdir()
-    command: list[str | Path] = [python, "-m", "monai.bundle", "run", "inference", "--engine", "torch"]
+    command: list[str | Path] = [python, "-m", "monai.bundle", "run", "inference", "--backend", "torch"]
     command += ["--config_file", root / "configs" / "inference.json", "--dataset_dir", scan, "--output_dir", output]
     run([*command, *words], cwd=output)
     return np.asanyarray(nib.load(output / "scan_lesion.nii.gz").dataobj)
@@ -122,7 +122,7 @@ def test_the_exported_network_gives_the_same_mask(
 def test_the_batch_command_gives_the_same_mask(
     python: Path, packaged: Path, scan: Path, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    options = ["--engine", "torch", "--amp", "False", "--smallest_lesion_ml", "0"]
+    options = ["--backend", "torch", "--amp", "False", "--smallest_lesion_ml", "0"]
     run([python, "-m", "scripts.segment", scan, tmp_path, *options], cwd=packaged)
     (mask,) = tmp_path.rglob("*_mask.nii.gz")
     np.testing.assert_array_equal(np.asanyarray(nib.load(mask).dataobj), expected)

@@ -64,7 +64,7 @@ def test_another_suffix_is_named(tmp_path: Path) -> None:
 
 def test_without_openvino_it_is_said_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.export.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"^OpenVINO is not installed: pip install -r requirements-openvino\.txt"):
+    with pytest.raises(InputError, match=r"^OpenVINO is not installed: pip install -r requirements/openvino\.txt"):
         export(str(tmp_path / "network.xml"))
 
 

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from torch.utils.tensorboard import SummaryWriter
 
 from bundle.errors import InputError
-from scripts.charts import save_loss_curve
-from scripts.curve import curve
+from scripts.curve import curve, save_loss_curve
 
 
 def log(run: Path, losses: Sequence[float], first: int = 1) -> None:

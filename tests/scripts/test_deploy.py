@@ -12,6 +12,6 @@ from scripts.deploy import deploy
 
 def test_without_the_sdk_it_is_said_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.deploy.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"^The MONAI Deploy App SDK is not installed: pip install -r requirements-d"):
+    with pytest.raises(InputError, match=r"^The MONAI Deploy App SDK is not installed: pip install -r requirements/d"):
         deploy(str(tmp_path), str(tmp_path / "output"))
     assert list(tmp_path.iterdir()) == []

@@ -17,8 +17,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle import bundle_root
 from bundle.errors import InputError
+from bundle.files import bundle_root
 from scripts.segment import segment as segment_here
 from tests.conftest import _head as synthetic_head
 
@@ -142,11 +142,11 @@ def test_openvino_gives_the_probability_that_torch_gives(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     found, logs = {}, {}
-    for engine in ("torch", "openvino"):
-        done = segment(scans, tmp_path / engine, probability=True, engine=engine, amp=False)
+    for backend in ("torch", "openvino"):
+        done = segment(scans, tmp_path / backend, probability=True, backend=backend, amp=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        logs[engine] = (tmp_path / engine / "segment.log").read_text(encoding="utf-8")
-        found[engine] = [nib.load(file).get_fdata() for file in sorted((tmp_path / engine).rglob("*_probseg.nii.gz"))]
+        logs[backend] = (tmp_path / backend / "segment.log").read_text(encoding="utf-8")
+        found[backend] = [nib.load(file).get_fdata() for file in sorted((tmp_path / backend).rglob("*_probseg.nii.gz"))]
     assert "Network: torch" in logs["torch"]
     assert "Network: OpenVINO" in logs["openvino"]
     assert len(found["torch"]) == 3
@@ -241,7 +241,7 @@ def test_a_folder_of_bad_files_and_a_good_one(workers: int, scans: Path, head: n
         ("scan.nii", {"regions": "atlas.nii"}, "atlas.nii does not exist."),
         ("scan.nii", {"on_failure": "nativ"}, "An option cannot be used: By 'nativ', did you mean 'native'?"),
         ("scan.nii", {"threshold": 50}, "An option cannot be used: threshold must be a probability, 0 to 1, got 50."),
-        ("scan.nii", {"flips": [[5]]}, "An option cannot be used: flips may name the in-plane axes 0 and 1 only"),
+        ("scan.nii", {"tta_flips": [[5]]}, "An option cannot be used: flips may name the in-plane axes 0 and 1 only"),
         ("scan.nii", {"workers": -1}, "An option cannot be used: workers must be 0 or more, got -1."),
     ],
 )
@@ -258,7 +258,7 @@ def test_bad_usage_is_told_in_a_sentence(source: str, options: dict, sentence: s
     ("option", "value", "sentence"),
     [
         ("weights", "none.pt", "none.pt does not exist: weights or a checkpoint"),
-        ("engine", "tensorrt", "There is no engine 'tensorrt': choose auto, torch, openvino, openvino_int8."),
+        ("backend", "tensorrt", "There is no backend 'tensorrt': choose auto, torch, openvino, openvino_int8."),
     ],
 )
 def test_with_bad_usage_the_exit_code_is_2(option: str, value: str, sentence: str, scans: Path, tmp_path: Path) -> None:

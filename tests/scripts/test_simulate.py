@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bundle import bundle_root
 from bundle.data.simulate.parts import masks_of
+from bundle.files import bundle_root
 from bundle.transforms import TEMPLATE, atlas_grid
 
 pytestmark = pytest.mark.slow

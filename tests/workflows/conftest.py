@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle import bundle_root
 from bundle.data.simulate import Head, simulate_case
+from bundle.files import bundle_root
 from bundle.networks import TSRLNet
 from bundle.transforms import atlas_grid
 

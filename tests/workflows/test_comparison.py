@@ -17,7 +17,7 @@ from monai.networks.nets import AttentionUnet, BasicUNet
 
 from bundle.errors import InputError
 from bundle.losses import EnhancedMixingLoss, TargetAwareLoss, TSRLLoss
-from scripts.compare import NETWORKS, compare
+from scripts.thesis.compare import NETWORKS, compare
 from tests.workflows.conftest import CONFIGS, FEATURES
 from tests.workflows.test_configs import parser_of
 from tests.workflows.test_inference import segment
@@ -165,7 +165,7 @@ def test_the_two_other_tsrl_nets_differ_in_what_they_are_named_for() -> None:
 def test_the_rate_rises_for_the_warm_up_and_falls_to_0_at_the_last_step(slabs: Path) -> None:
     overrides = {"epochs": 3, "samples_per_epoch": 40, "batch_size": 8, "warmup_steps": 5, "learning_rate": 0.002}
     parser = parser_of(
-        *("train.json", "networks/basic_unet.json", "cpu.json"),
+        *("train.json", "networks/monai_basic_unet.json", "cpu.json"),
         dataset_dir=str(slabs),
         space="native",
         **THIN["basic_unet"],

@@ -374,7 +374,7 @@ def test_planes_of_the_weights_reach_the_inferer(configs: tuple[str, ...], infer
     options = {
         "network_def::features": FEATURES,
         "ckpt_path": str(files[0]),
-        "further_weights": [str(file) for file in files[1:]],
+        "ensemble_weights": [str(file) for file in files[1:]],
     }
     made = parser_of(*configs, **options).get_parsed_content(inferer)
     assert made.plane == "coronal"

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from bundle.errors import InputError
-from scripts.evaluations import read_cases
-from scripts.experiment import _share, experiment
+from scripts.thesis.evaluations import read_cases
+from scripts.thesis.experiment import _share, experiment
 from tests.workflows.conftest import FEATURES, ROOT
 
 OPTIONS = {
@@ -29,7 +29,16 @@ OPTIONS = {
 
 
 def command(name: str, data: Path, output: Path, *more: str) -> subprocess.CompletedProcess:
-    words = [sys.executable, "-m", "scripts.experiment", name, "--dataset_dir", str(data), "--output_dir", str(output)]
+    words = [
+        sys.executable,
+        "-m",
+        "scripts.thesis.experiment",
+        name,
+        "--dataset_dir",
+        str(data),
+        "--output_dir",
+        str(output),
+    ]
     for key, value in OPTIONS.items():
         words += [f"--{key}", str(value)]
     return subprocess.run([*words, "--overlays", "cpu.json", *more], cwd=ROOT, capture_output=True, text=True)

@@ -226,7 +226,7 @@ def test_the_same_image_twice_gives_the_same_bytes(copies: tuple[Path, Path]) ->
 def test_a_mirrored_pass_changes_the_probability_and_not_the_grid(copies: tuple[Path, Path], tmp_path: Path) -> None:
     """One file as the data set; its results are in the output folder itself."""
     name = "session_1/brain.nii.gz"
-    segment(copies[0] / name, tmp_path, save_probability=True, flips=[[0]])
+    segment(copies[0] / name, tmp_path, save_probability=True, tta_flips=[[0]])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["brain_lesion.nii.gz", "brain_probability.nii.gz"]
     plain, mirrored = (
         nib.load(file) for file in (result(copies[1], name, "probability"), tmp_path / "brain_probability.nii.gz")

@@ -18,7 +18,7 @@ from bundle.errors import InputError, find_input_error
 from bundle.handlers import SaveLast
 from tests.workflows.conftest import CONFIGS, FEATURES
 
-OPTIONS = {"threshold": 0.4, "smallest_lesion_ml": 0.0, "registration": True, "flips": False}
+OPTIONS = {"threshold": 0.4, "smallest_lesion_ml": 0.0, "registration": True, "tta_flips": False}
 
 
 def after_request(**changed: object) -> ConfigParser:
@@ -49,9 +49,9 @@ def test_by_default_heads_are_registered_and_every_lesion_is_kept() -> None:
     assert steps["RemoveSmallLesionsd"].remove.smallest_lesion_ml == 0
 
 
-@pytest.mark.parametrize("flips", [True, 1])  # a checkbox of 3D Slicer's has been sent as a number
+@pytest.mark.parametrize("tta_flips", [True, 1])  # a checkbox of 3D Slicer's has been sent as a number
 def test_each_option_reaches_its_component(flips: object) -> None:
-    parser = after_request(threshold=0.9, smallest_lesion_ml=0.5, registration=False, flips=flips)
+    parser = after_request(threshold=0.9, smallest_lesion_ml=0.5, registration=False, tta_flips=flips)
     steps = {type(step).__name__: step for step in parser.get_parsed_content("postprocessing").transforms}
     assert parser.get_parsed_content("preprocessing").settings["space"] == "native"
     assert parser.get_parsed_content("inferer").flips == [(), (0,)]

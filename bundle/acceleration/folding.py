@@ -1,0 +1,64 @@
+"""The same network with less to compute, for inference."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+from monai.networks.blocks import Convolution
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import fuse_conv_bn_eval
+
+from bundle.acceleration.inference_branch import PlaneBranch, plane_projection
+from bundle.networks.slice_stack_unet import SliceStackUNet
+
+__all__ = ["fold_batch_norms", "inference_form"]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def fold_batch_norms(network: Network) -> Network:
+    """A copy in which the batch norms are part of the convolutions before them, and their ReLU works in place.
+
+    It gives what the network gives, but for float32's rounding. What stands inside of MONAI's
+    :class:`~monai.networks.blocks.Convolution` is folded, where nobody else sees what is between its parts.
+
+    Args:
+        network: in ``eval()``; it stays as it is.
+
+    Raises:
+        ValueError: when it is in ``train()``, where a batch norm depends on the batch.
+    """
+    if network.training:
+        raise ValueError("Batch norms can be folded into convolutions in eval() only: the network is in train().")
+    folded = copy.deepcopy(network)
+    for block in folded.modules():
+        if not isinstance(block, Convolution) or not hasattr(block, "adn"):
+            continue
+        name, first = next(block.adn.named_children())
+        if isinstance(first, _BatchNorm):
+            block.conv = fuse_conv_bn_eval(block.conv, first, transpose=block.is_transposed)
+            setattr(block.adn, name, nn.Identity())
+        for part in block.adn:
+            if isinstance(part, nn.ReLU):
+                part.inplace = True
+    return folded
+
+
+def inference_form(network: SliceStackUNet) -> SliceStackUNet:
+    """A copy for ``eval()`` that gives what the network gives, but for float32's rounding, in less time.
+
+    Batch norms are folded; the 3D branch is 2D convolutions that leave out what meets only zeros.
+
+    Args:
+        network: in ``eval()``; it stays as it is.
+
+    Raises:
+        ValueError: when it is in ``train()``.
+    """
+    lean = fold_batch_norms(network)
+    lean.volume_levels = PlaneBranch(lean.volume_levels.children(), network.in_channels)  # type: ignore[arg-type]
+    for fusion in (lean.fuse_half, lean.fuse_quarter):
+        fusion.project = plane_projection(fusion.project)  # type: ignore[assignment]
+    return lean
