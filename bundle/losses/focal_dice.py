@@ -16,8 +16,8 @@ __all__ = ["FocalDiceLoss"]
 class FocalDiceLoss(_Loss):
     """A focal term and a Dice term: ``mean(-w (1 - p_t)^gamma log p_t) + region(D)``.
 
-    ``w = A alpha + (1 - A)(1 - alpha)`` and ``D = (2 sum(gp) + smooth_nr) / (sum p^2 + sum g^2 + smooth_dr)``. A subclass
-    defines the focus ``A`` and what the Dice coefficient ``D`` costs.
+    ``w = A alpha + (1 - A)(1 - alpha)`` and ``D = (2 sum(gp) + smooth_nr) / (sum p^2 + sum g^2 + smooth_dr)``. A
+    subclass defines the focus ``A`` and what the Dice coefficient ``D`` costs.
 
     Args:
         include_background: keep channel 0 when there are several.
