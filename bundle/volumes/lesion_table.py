@@ -107,9 +107,8 @@ def _side(points_mm: np.ndarray) -> str:
 
 
 def entropy_bits(probability: np.ndarray) -> np.ndarray:
-    """Uncertainty of each voxel's probability, 0 when it is 0 or 1, 1 when it is 0.5."""
-    p = probability.astype(np.float64)
-    return ((entr(p) + entr(1 - p)) / np.log(2)).astype(np.float32)
+    """Return the uncertainty of each voxel's probability, 0 when it is 0 or 1, 1 when it is 0.5, as float32."""
+    return ((entr(probability) + entr(1 - probability)) / np.log(2)).astype(np.float32)
 
 
 def find_lesions(
