@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import fire
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from monai.data.meta_tensor import MetaTensor
 from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from bundle.acceleration.backends import BackendName
 from bundle.files import bundle_root
 from bundle.inferers import SliceStackInferer
+from bundle.transforms import LogitsToMask
 
 __all__ = ["masks"]
 
@@ -35,14 +34,6 @@ def _parser(weights: str | None) -> ConfigParser:
     if weights is not None:
         parser.update({"ckpt_path": weights})
     return parser
-
-
-def _mask(logits: torch.Tensor, image: MetaTensor, parser: ConfigParser) -> torch.Tensor:
-    """On the grid of the file, ``(1, H, W, D)``."""
-    way_back = copy.deepcopy(image.applied_operations)  # inverting uses it up
-    probability = MetaTensor(torch.sigmoid(logits), meta=copy.deepcopy(image.meta), applied_operations=way_back)
-    probability = parser.get_parsed_content("preprocessing").inverse({"image": probability})["image"]
-    return probability.as_tensor() >= parser.get_parsed_content("threshold")
 
 
 def _dice(mask: torch.Tensor, other: torch.Tensor) -> float:
@@ -66,6 +57,7 @@ def masks(cohort: str, weights: str | None = None, output: str = "runs/bench/mas
     network, preprocessing = parser.get_parsed_content("network"), parser.get_parsed_content("preprocessing")
     network.load_state_dict(torch.load(parser.get_parsed_content("ckpt_path")))
     network.eval()
+    to_mask = LogitsToMask(preprocessing, parser.get_parsed_content("threshold"))
     inferers = {
         name: SliceStackInferer(device="cpu", backend=backend, amp=amp, preprocessing=preprocessing)
         for name, (backend, amp) in _WAYS.items()
@@ -77,7 +69,7 @@ def masks(cohort: str, weights: str | None = None, output: str = "runs/bench/mas
         truth = LoadImage(image_only=True, ensure_channel_first=True)(Path(cohort) / "labels" / file.name) > 0
         image = preprocessing({"image": str(file)})["image"]
         drawn = {
-            name: _mask(inferer(image.as_tensor()[None], network)[0], image, parser)
+            name: to_mask(inferer(image.as_tensor()[None], network)[0], image).mask.as_tensor() > 0
             for name, inferer in inferers.items()
         }
         exact = drawn["torch, float32"]

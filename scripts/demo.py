@@ -38,9 +38,7 @@ def _simulate(images: Path, labels: Path) -> None:
 def _segment(images: Path, masks: Path) -> None:
     """Runs configs/inference.json, as ``python -m monai.bundle run`` does."""
     config = Path(bundle_root()) / "configs" / "inference.json"
-    workflow = ConfigWorkflow(
-        str(config), workflow_type="inference", dataset_dir=str(images), output_dir=str(masks), amp=True
-    )
+    workflow = ConfigWorkflow(str(config), workflow_type="inference", dataset_dir=str(images), output_dir=str(masks))
     workflow.initialize()
     workflow.run()
     workflow.finalize()

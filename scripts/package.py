@@ -25,6 +25,7 @@ _COMMANDS = ("curve", "demo", "deploy", "dicom_receiver", "export", "picture", "
 _PARTS = (
     "LICENSE",
     "bundle/**/*.py",
+    "bundle/transforms/mni152/*",
     "bundle/volumes/niivue/*",
     "configs/**/*.json",
     "configs/logging.conf",

@@ -13,8 +13,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from bundle.errors import InputError
+from bundle.transforms.atlas import TEMPLATE, atlas_grid
 from bundle.transforms.preprocessing import VolumePreprocessing
-from bundle.transforms.registration import TEMPLATE, atlas_grid
 from bundle.transforms.slices import OFFSETS, Plane, StackSlices, pad_slices, stack_padded, to_plane
 
 __all__ = ["SimulatedQuantization"]

@@ -1,6 +1,6 @@
 """Metrics of one case lesion by lesion.
 
-A lesion is a connected component; voxels that touch by a face, an edge or a corner belong together (26 neighbours).
+A lesion is a connected component of :func:`bundle.lesions.components`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from bundle.lesions import bounding_box, components
+
 __all__ = ["SIZE_BINS", "Lesion", "lesion_f1", "recall_by_size", "size_bin", "true_lesions"]
 
-_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 _MATCHING_IOU = 0.25
 
 _SIZE_EDGES_ML = (0.1, 1.0, 10.0, 50.0)
@@ -30,12 +30,6 @@ class Lesion(NamedTuple):
     size_ml: float
     found: bool
     share: float
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds the mask; an empty one for an empty mask."""
-    boxes = ndimage.find_objects(mask.view(np.uint8))
-    return boxes[0] if boxes else (slice(0),) * mask.ndim
 
 
 def _masks(pred: torch.Tensor, label: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -81,9 +75,9 @@ def lesion_f1(pred: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
         ValueError: when the shapes differ.
     """
     p, g = _masks(pred, label)
-    box = _box(p | g)
-    truth, true_count = ndimage.label(g[box], _NEIGHBOURS)
-    found, found_count = ndimage.label(p[box], _NEIGHBOURS)
+    box = bounding_box(p | g)
+    truth, true_count = components(g[box])
+    found, found_count = components(p[box])
     if true_count + found_count == 0:
         return {"lesion_f1_overlap": 1.0, "lesion_f1_iou25": 1.0}
     hit = len(np.unique(truth[p[box] & g[box]]))
@@ -107,8 +101,8 @@ def true_lesions(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[f
         ValueError: when the shapes differ.
     """
     p, g = _masks(pred, label)
-    box = _box(g)
-    truth, _ = ndimage.label(g[box], _NEIGHBOURS)
+    box = bounding_box(g)
+    truth, _ = components(g[box])
     sizes = np.bincount(truth.ravel())[1:]
     hits = np.bincount(truth[p[box]], minlength=len(sizes) + 1)[1:]
     voxel_ml = float(np.prod(spacing_mm)) / 1000

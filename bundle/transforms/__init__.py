@@ -1,19 +1,13 @@
 """Transforms that MONAI does not have, and the deterministic preprocessing made of both."""
 
+from bundle.transforms.atlas import TEMPLATE, ResampleToAtlasd, atlas_brain, atlas_grid
 from bundle.transforms.augmentation import BatchAffine, SliceAugmentation
 from bundle.transforms.bias_field import CorrectBiasField, CorrectBiasFieldd
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
-from bundle.transforms.lesions import RemoveSmallLesions, RemoveSmallLesionsd
+from bundle.transforms.postprocessing import LesionMask, LogitsToMask, LogitsToMaskd
 from bundle.transforms.preprocessing import VolumePreprocessing
-from bundle.transforms.registration import (
-    TEMPLATE,
-    AffineToMNI,
-    AffineToMNId,
-    ResampleToAtlasd,
-    atlas_brain,
-    atlas_grid,
-)
+from bundle.transforms.registration import AffineToMNI, AffineToMNId
 from bundle.transforms.slices import OFFSETS, Plane, StackSlices, StackSlicesd
 from bundle.transforms.spatial import BrainBox, BrainBoxd
 from bundle.transforms.writers import SourceGridWriter
@@ -29,11 +23,12 @@ __all__ = [
     "CheckVolumed",
     "CorrectBiasField",
     "CorrectBiasFieldd",
+    "LesionMask",
+    "LogitsToMask",
+    "LogitsToMaskd",
     "NormalizeHeadIntensity",
     "NormalizeHeadIntensityd",
     "Plane",
-    "RemoveSmallLesions",
-    "RemoveSmallLesionsd",
     "ResampleToAtlasd",
     "SliceAugmentation",
     "SourceGridWriter",

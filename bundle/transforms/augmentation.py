@@ -20,6 +20,7 @@ from monai.transforms import (
 from monai.transforms.transform import Randomizable
 from torch.nn import functional as F
 
+from bundle.transforms.intensity import inside_head
 from bundle.transforms.slices import Plane
 
 __all__ = ["BatchAffine", "SliceAugmentation"]
@@ -75,7 +76,7 @@ class SliceAugmentation(Randomizable, Transform):
     def __call__(self, data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """``image`` ``(S, H, W)`` and ``label`` ``(1, H, W)``, changed, of the same shapes."""
         moved = self._apply(self.spatial, data)
-        head = moved["image"] != 0
+        head = inside_head(moved["image"])
         changed = self._apply(self.intensity, moved)
         return changed | {"image": changed["image"] * head}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-import itk
 import numpy as np
 import torch
 from monai.config import KeysCollection
@@ -24,9 +23,10 @@ _LEVELS, _ITERATIONS = 4, 50
 def _log_field(coarse: np.ndarray) -> np.ndarray:
     """The logarithm of N4's field of a volume of positive intensities, the mean over its head 0."""
     mask = head_mask(coarse)
-    if not mask.any():  # told by the step that normalises the head
+    if not mask.any():  # reported later, by NormalizeHeadIntensity
         return np.zeros_like(coarse)
-    # Here, as it makes ITK load its libraries, which takes longer than most volumes' reading.
+    import itk  # here, as it loads hundreds of MB that no other step needs
+
     real, byte = itk.Image[itk.F, 3], itk.Image[itk.UC, 3]
     image, inside = itk.image_from_array(coarse), itk.image_from_array(mask.astype(np.uint8))
     n4 = itk.N4BiasFieldCorrectionImageFilter[real, byte, real].New(Input=image, MaskImage=inside)

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from bundle.errors import InputError
 
-__all__ = ["NormalizeHeadIntensity", "NormalizeHeadIntensityd", "head_mask"]
+__all__ = ["NormalizeHeadIntensity", "NormalizeHeadIntensityd", "head_mask", "inside_head"]
 
 
 def head_mask(image: np.ndarray) -> np.ndarray:
@@ -37,6 +37,11 @@ def head_mask(image: np.ndarray) -> np.ndarray:
     largest = np.bincount(pieces.ravel())[1:].argmax() + 1
     # One more voxel, which the opening took and where partial volume with the air begins.
     return ndimage.binary_fill_holes(ndimage.binary_dilation(pieces == largest))
+
+
+def inside_head(normalized: torch.Tensor) -> torch.Tensor:
+    """Return where an image of :class:`NormalizeHeadIntensity` shows the head, as booleans of its shape."""
+    return normalized > 0
 
 
 class NormalizeHeadIntensity(Transform):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from monai.transforms import (
@@ -22,10 +22,11 @@ from monai.transforms import (
 )
 from monai.utils import ensure_tuple, look_up_option
 
+from bundle.transforms.atlas import ResampleToAtlasd, atlas_brain
 from bundle.transforms.bias_field import CorrectBiasFieldd
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensityd
-from bundle.transforms.registration import AffineToMNId, OnFailure, ResampleToAtlasd, atlas_brain
+from bundle.transforms.registration import AffineToMNId, OnFailure
 from bundle.transforms.spatial import BrainBoxd
 
 __all__ = ["VolumePreprocessing"]
@@ -115,8 +116,8 @@ class VolumePreprocessing(Compose):
         bias_correction: bool = False,
     ) -> None:
         keys = ensure_tuple(keys)
-        look_up_option(box, Box.__args__)  # type: ignore[attr-defined]  # Literal keeps its choices there
-        look_up_option(space, Space.__args__)  # type: ignore[attr-defined]
+        look_up_option(box, get_args(Box))
+        look_up_option(space, get_args(Space))
         self.settings = {
             "keys": keys,
             "spacing_mm": spacing_mm,
@@ -150,7 +151,7 @@ class VolumePreprocessing(Compose):
         """The steps that are left for a volume that is in MNI space already, such as a simulated one.
 
         Raises:
-            ValueError: when there is no registration among the steps.
+            ValueError: in native space, which has no registration.
         """
         kinds = [type(step) for step in self.transforms]
         return Compose(self.transforms[kinds.index(AffineToMNId) + 1 :])

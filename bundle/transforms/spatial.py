@@ -10,11 +10,29 @@ from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import CropForeground, CropForegroundd
 
-__all__ = ["BrainBox", "BrainBoxd"]
+from bundle.transforms.intensity import inside_head
+
+__all__ = ["BrainBox", "BrainBoxd", "brain_outline"]
 
 # Between these depths below the top of the head its outline is that of the brain: under the skull cap's narrowing,
 # above the eyes and the nose.
 _TOP_MM, _BOTTOM_MM = 20.0, 90.0
+
+
+def brain_outline(head: np.ndarray, spacing_mm: float) -> tuple[np.ndarray, int]:
+    """Return the outline of the brain from above: that of the head 20 to 90 mm below its top.
+
+    Args:
+        head: boolean mask ``(H, W, D)`` in RAS orientation.
+        spacing_mm: between its axial slices.
+
+    Returns:
+        boolean outline ``(H, W)``, and the number of the head's topmost slice, the last one of an empty mask.
+    """
+    slices = np.flatnonzero(head.any(axis=(0, 1)))
+    top = int(slices[-1]) if len(slices) else head.shape[2] - 1
+    upper, lower = (max(top - round(depth / spacing_mm), 0) for depth in (_TOP_MM, _BOTTOM_MM))
+    return np.any(head[:, :, lower : upper + 1], axis=2), top
 
 
 class BrainBox(CropForeground):
@@ -37,14 +55,11 @@ class BrainBox(CropForeground):
             img: ``(1, H, W, D)`` in RAS orientation, 0 outside the head.
 
         Returns:
-            first and one-behind-last voxel of the box, which may lie outside the image.
+            start and end (exclusive) voxel of the box, which may lie outside the image.
         """
-        head: np.ndarray = (img[0] > 0).numpy(force=True)
+        head: np.ndarray = inside_head(img[0]).numpy(force=True)
         spacing_mm = float(img.pixdim[2]) if isinstance(img, MetaTensor) else 1.0
-        slices = np.flatnonzero(head.any(axis=(0, 1)))
-        top = int(slices[-1]) if len(slices) else head.shape[2] - 1
-        upper, lower = (max(top - round(depth / spacing_mm), 0) for depth in (_TOP_MM, _BOTTOM_MM))
-        outline = np.any(head[:, :, lower : upper + 1], axis=2)
+        outline, _ = brain_outline(head, spacing_mm)
         centre = [
             (line[0] + line[-1] + 1) / 2 if len(line) else extent / 2
             for line, extent in zip(

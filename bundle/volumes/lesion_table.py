@@ -10,13 +10,14 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
+from scipy.special import entr
 
 from bundle.data.datalists import stem
 from bundle.errors import InputError, explain
+from bundle.lesions import components, voxel_ml
 
 __all__ = ["RegionAtlas", "VolumeLesion", "entropy_bits", "find_lesions"]
 
-_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 _ON_ONE_SIDE = 0.9
 
 
@@ -106,10 +107,8 @@ def _side(points_mm: np.ndarray) -> str:
 
 
 def entropy_bits(probability: np.ndarray) -> np.ndarray:
-    """Uncertainty of each voxel's probability, 0 when it is 0 or 1, 1 when it is 0.5."""
-    p = np.clip(probability, 1e-7, 1 - 1e-7)
-    entropy: np.ndarray = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
-    return entropy.astype(np.float32)
+    """Return the uncertainty of each voxel's probability, 0 when it is 0 or 1, 1 when it is 0.5, as float32."""
+    return ((entr(probability) + entr(1 - probability)) / np.log(2)).astype(np.float32)
 
 
 def find_lesions(
@@ -128,13 +127,12 @@ def find_lesions(
         to_mni: from that world to MNI space, ``(4, 4)``; without it side and region are not known.
         regions: an atlas in MNI space.
     """
-    pieces, count = ndimage.label(mask > 0, _NEIGHBOURS)
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    boxes = ndimage.find_objects(pieces)
+    labels, count = components(mask > 0)
+    boxes = ndimage.find_objects(labels)
     found = []
     for number in range(1, count + 1):
         box = boxes[number - 1]
-        inside = pieces[box] == number
+        inside = labels[box] == number
         voxels = np.argwhere(inside) + [edge.start for edge in box]
         points_mm = apply_affine(affine, voxels)
         in_mni = None if to_mni is None else apply_affine(to_mni, points_mm)
@@ -143,7 +141,7 @@ def find_lesions(
         found.append(
             VolumeLesion(
                 number,
-                len(voxels) * voxel_ml,
+                len(voxels) * voxel_ml(affine),
                 x_mm,
                 y_mm,
                 z_mm,

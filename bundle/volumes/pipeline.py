@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.utils import convert_to_dst_type
 from nibabel.spatialimages import SpatialImage
 
 from bundle.files import replacing, write_json
-from bundle.transforms import RemoveSmallLesions, VolumePreprocessing
+from bundle.transforms import LogitsToMask, VolumePreprocessing
+from bundle.transforms.postprocessing import SMALLEST_LESION_ML
 from bundle.transforms.writers import save_on_grid
 from bundle.volumes.headers import check_header
 from bundle.volumes.inputs import VolumeInput
@@ -74,7 +74,7 @@ class VolumePipeline:
         preprocessing: of the image alone, ``keys="image"``.
         output: the folder of the results.
         threshold: probability from which a voxel is lesion, 0..1.
-        smallest_lesion_ml: smaller pieces are left out of the mask.
+        smallest_lesion_ml: smaller components are left out of the mask.
         save_probability: write the probability, float32, too.
         save_uncertainty: write the entropy of the probability in bits, float32, too.
         save_view: write a page to look through the volume and its mask with, too.
@@ -92,16 +92,16 @@ class VolumePipeline:
     preprocessing: VolumePreprocessing
     output: Path
     threshold: float = 0.5
-    smallest_lesion_ml: float = 0.0
+    smallest_lesion_ml: float = SMALLEST_LESION_ML
     save_probability: bool = False
     save_uncertainty: bool = False
     save_view: bool = False
     regions: RegionAtlas | None = None
+    to_mask: LogitsToMask = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold must be a probability, 0 to 1, got {self.threshold}.")
-        RemoveSmallLesions(self.smallest_lesion_ml)  # checks it
+        to_mask = LogitsToMask(self.preprocessing, self.threshold, self.smallest_lesion_ml)
+        object.__setattr__(self, "to_mask", to_mask)  # the dataclass is frozen
 
     def path(self, volume: VolumeInput, kind: str, suffix: str = ".nii.gz") -> Path:
         """Where a result is: a BIDS derivative's name.
@@ -153,10 +153,9 @@ class VolumePipeline:
         """
         begin = time.perf_counter()
         source = nib.load(volume.file)
-        probability = self._on_source_grid(prepared.image, logits)
-        mask = self._mask(probability, source.affine)
-        meta, fault = prepared.image.meta, prepared.image.meta.get("mni_fault", "")
-        to_mni = None if fault else meta.get("to_mni")
+        mask, probability = (part[0].numpy() for part in self.to_mask(logits, prepared.image))
+        meta, failure = prepared.image.meta, prepared.image.meta.get("mni_failure", "")
+        to_mni = None if failure else meta.get("to_mni")
         lesions = find_lesions(mask, probability, source.affine, to_mni, self.regions)
         uncertainty = float(entropy_bits(probability[mask > 0]).mean()) if mask.any() else 0.0
         files = self._write(volume, source, probability, mask, lesions)
@@ -166,22 +165,10 @@ class VolumePipeline:
             volume_ml,
             uncertainty,
             meta.get("mni_similarity"),
-            _warnings(source, volume_ml, uncertainty, fault),
+            _warnings(source, volume_ml, uncertainty, failure),
             [file.relative_to(self.output).as_posix() for file in files],
             {**prepared.timing, "write": time.perf_counter() - begin},
         )
-
-    def _on_source_grid(self, image: MetaTensor, logits: torch.Tensor) -> np.ndarray:
-        """Probability ``(H, W, D)`` of the source, float32, 0 outside of the head."""
-        inside = torch.where(image.as_tensor() > 0, torch.sigmoid(logits.float()), 0.0)
-        probability = convert_to_dst_type(inside, image)[0]
-        restored: np.ndarray = self.preprocessing.inverse({"image": probability})["image"][0].numpy(force=True)
-        return restored.clip(0, 1)
-
-    def _mask(self, probability: np.ndarray, affine: np.ndarray) -> np.ndarray:
-        """0 and 1, uint8, without the pieces that are too small."""
-        mask = (probability >= self.threshold).astype(np.uint8)
-        return RemoveSmallLesions(self.smallest_lesion_ml)(mask, affine)
 
     def _write(
         self,
@@ -195,11 +182,11 @@ class VolumePipeline:
         files = []
         if self.save_probability:
             files.append(self.path(volume, "desc-lesion_probseg"))
-            save_on_grid(probability.astype(np.float32), source, files[-1])
+            save_on_grid(probability, source, files[-1])
         if self.save_uncertainty:
             files.append(self.path(volume, "desc-entropy_probseg"))
             save_on_grid(entropy_bits(probability), source, files[-1])
-        head, lesion = _upright(source, mask)
+        head, lesion = _in_ras(source, mask)
         files.append(self.picture_path(volume))
         _save_picture(head, lesion, files[-1])
         if self.save_view:
@@ -223,7 +210,7 @@ def _sidecar(volume: VolumeInput, threshold: float) -> dict[str, Any]:
     }
 
 
-def _upright(source: SpatialImage, mask: np.ndarray) -> tuple[SpatialImage, SpatialImage]:
+def _in_ras(source: SpatialImage, mask: np.ndarray) -> tuple[SpatialImage, SpatialImage]:
     """Head, float32 from 0 on, and mask for people to look at: in RAS orientation."""
     grey = np.asarray(source.dataobj, dtype=np.float32).reshape(source.shape[:3])
     head, lesion = (
@@ -238,11 +225,11 @@ def _save_picture(head: SpatialImage, lesion: SpatialImage, path: Path) -> None:
         save_lesion_slices(grey, outlined, unfinished, _SHOWN_SLICES, lesion_only=True, spacing_mm=sizes_mm)
 
 
-def _warnings(source: SpatialImage, volume_ml: float, uncertainty: float, fault: str) -> list[str]:
+def _warnings(source: SpatialImage, volume_ml: float, uncertainty: float, failure: str) -> list[str]:
     """Why someone should look at a volume."""
     thickest = float(np.linalg.norm(source.affine[:3, :3], axis=0).max())
     reasons = (
-        (bool(fault), f"not registered to MNI space ({fault}), segmented where it lies"),
+        (bool(failure), f"not registered to MNI space ({failure}), segmented where it lies"),
         (volume_ml == 0, "no lesion found"),
         (volume_ml > _HUGE_ML, f"{volume_ml:.0f} mL is more than nearly every stroke"),
         (uncertainty > _UNCERTAIN_BITS, f"the network is unsure ({uncertainty:.2f} of 1 bit)"),

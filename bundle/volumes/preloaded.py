@@ -2,7 +2,7 @@
 
 import gc
 
-from bundle.transforms.registration import load_registration
+from bundle.transforms.mni_registration import load_registration
 from bundle.volumes import workers
 
 __all__ = ["workers"]

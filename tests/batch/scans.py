@@ -17,7 +17,7 @@ from nibabel.processing import resample_from_to, resample_to_output
 
 from bundle.data.simulate import load_head, simulate_case
 from bundle.transforms import TEMPLATE, atlas_grid
-from bundle.transforms.registration import register_to_mni
+from bundle.transforms.mni_registration import register_to_mni
 from tests.volumes.test_headers import with_header
 
 _ALL = ["".join(codes) for order in permutations(("RL", "AP", "SI")) for codes in product(*order)]

@@ -20,8 +20,7 @@ from tests.dicom.scans import another, enhanced, in_study, save, thin
 pytestmark = pytest.mark.deploy
 
 METADATA = json.loads((Path(bundle_root()) / "configs" / "metadata.json").read_text())
-# As the application computes: float32, by torch, without the batch command's least lesion.
-AS_THE_BUNDLE = ("--backend=torch", "--amp=False", "--smallest_lesion_ml=0", "--workers=0", "--noprogress")
+AS_THE_BUNDLE = ("--backend=torch", "--workers=0", "--noprogress")
 
 
 def run(root: Path, command: str, *words: str | Path) -> subprocess.CompletedProcess:

@@ -35,7 +35,7 @@ def test_the_model_its_label_and_its_options_are_told(server: LabelServer) -> No
     assert model["labels"] == {"stroke lesion": 1}  # its value in masks
     assert info["labels"] == ["stroke lesion"]
     assert "Not for clinical use." in model["description"]
-    options = {"threshold": 0.4, "smallest_lesion_ml": 0.0, "registration": True, "tta_flips": False}
+    options = {"threshold": 0.4, "smallest_lesion_ml": 0.025, "registration": True, "tta_flips": False}
     assert {name: model["config"][name] for name in options} == options
     assert model["config"]["model_filename"] == ["model.pt"]
 

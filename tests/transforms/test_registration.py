@@ -26,7 +26,7 @@ from bundle.transforms import (
     atlas_brain,
     atlas_grid,
 )
-from bundle.transforms.registration import Placement, register_to_mni
+from bundle.transforms.mni_registration import RegistrationResult, register_to_mni
 
 HEALTHY, STROKE = "t1_healthy", "t1_stroke/arc_sub-M2017_T1w_nomask.nii.gz"
 # Corners of a box about the brain, in MNI mm.
@@ -57,7 +57,7 @@ def furthest_mm(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @cache
-def registered(file: Path) -> Placement:
+def registered(file: Path) -> RegistrationResult:
     image = nib.load(file)
     return register_to_mni(image.get_fdata(dtype=np.float32), image.affine)
 
@@ -293,7 +293,7 @@ def test_on_request_what_fails_is_centred_and_logged(caplog: pytest.LogCaptureFi
     assert "could not be placed in MNI space" in caplog.text
     np.testing.assert_allclose(apply_affine(placed.affine.numpy(), [49.5] * 3), (0, -18, 22))
     np.testing.assert_allclose(placed.affine[:3, :3], image.affine[:3, :3])
-    assert "is needed" in placed.meta["mni_fault"]
+    assert "is needed" in placed.meta["mni_failure"]
     np.testing.assert_allclose(placed.meta["to_mni"] @ image.affine.numpy(), placed.affine)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bundle.transforms import VolumePreprocessing, registration
-from bundle.transforms.registration import Placement
+from bundle.transforms.mni_registration import RegistrationResult
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.pipeline import VolumePipeline, VolumeResult
 from tests.volumes.conftest import WriteHead, find_bright
@@ -120,7 +120,7 @@ def in_mni(pipeline: VolumePipeline, monkeypatch: pytest.MonkeyPatch, similarity
     """In MNI space, where the registration finds the brain's centre, voxel (40, 52, 58), and this similarity."""
     to_mni = np.eye(4)
     to_mni[:3, 3] = np.array((0, -18, 22)) - 2 * np.array((40, 52, 58))
-    monkeypatch.setattr(registration, "register_to_mni", lambda voxels, affine: Placement(to_mni, similarity))
+    monkeypatch.setattr(registration, "register_to_mni", lambda voxels, affine: RegistrationResult(to_mni, similarity))
     preprocessing = VolumePreprocessing("image", spacing_mm=2.0, slice_size=96, space="mni", on_failure="native")
     return replace(pipeline, preprocessing=preprocessing)
 

@@ -89,6 +89,7 @@ def evaluated(
         output_dir="results",
         ckpt_path=small_weights,
         threshold=threshold,
+        amp=False,
         **NETWORK,
     )
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600, check=False)

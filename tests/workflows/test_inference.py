@@ -176,7 +176,9 @@ def copies(
     folder = tmp_path_factory.mktemp("copies")
     for name, (make, _) in COPIES.items():
         save(make(slab[0]), folder / "images" / name)
-    return folder / "images", segment(folder / "images", folder / "masks", save_probability=True)
+    return folder / "images", segment(
+        folder / "images", folder / "masks", save_probability=True, smallest_lesion_ml=0.0
+    )
 
 
 def result(folder: Path, name: str, postfix: str = "lesion") -> Path:

@@ -18,7 +18,7 @@ from bundle.errors import InputError, find_input_error
 from bundle.handlers import SaveLast
 from tests.workflows.conftest import CONFIGS, FEATURES
 
-OPTIONS = {"threshold": 0.4, "smallest_lesion_ml": 0.0, "registration": True, "tta_flips": False}
+OPTIONS = {"threshold": 0.4, "smallest_lesion_ml": 0.025, "registration": True, "tta_flips": False}
 
 
 def after_request(**changed: object) -> ConfigParser:
@@ -40,23 +40,23 @@ def test_the_options_are_those_of_the_config() -> None:
     assert parser.get_parsed_content("displayable_configs") == OPTIONS
 
 
-def test_by_default_heads_are_registered_and_every_lesion_is_kept() -> None:
+def test_by_default_heads_are_registered_and_lesions_below_three_voxels_of_2_mm_left_out() -> None:
     parser = after_request()
     steps = {type(step).__name__: step for step in parser.get_parsed_content("postprocessing").transforms}
     assert parser.get_parsed_content("preprocessing").settings["space"] == "mni"
-    assert parser.get_parsed_content("inferer").flips == [()]
-    assert steps["AsDiscreted"].threshold == [0.4]
-    assert steps["RemoveSmallLesionsd"].remove.smallest_lesion_ml == 0
+    assert parser.get_parsed_content("inferer").tta_flips == [()]
+    assert steps["LogitsToMaskd"].to_mask.threshold == 0.4
+    assert steps["LogitsToMaskd"].to_mask.smallest_lesion_ml == 0.025
 
 
 @pytest.mark.parametrize("tta_flips", [True, 1])  # a checkbox of 3D Slicer's has been sent as a number
-def test_each_option_reaches_its_component(flips: object) -> None:
-    parser = after_request(threshold=0.9, smallest_lesion_ml=0.5, registration=False, tta_flips=flips)
+def test_each_option_reaches_its_component(tta_flips: object) -> None:
+    parser = after_request(threshold=0.9, smallest_lesion_ml=0.5, registration=False, tta_flips=tta_flips)
     steps = {type(step).__name__: step for step in parser.get_parsed_content("postprocessing").transforms}
     assert parser.get_parsed_content("preprocessing").settings["space"] == "native"
-    assert parser.get_parsed_content("inferer").flips == [(), (0,)]
-    assert steps["AsDiscreted"].threshold == [0.9]
-    assert steps["RemoveSmallLesionsd"].remove.smallest_lesion_ml == 0.5
+    assert parser.get_parsed_content("inferer").tta_flips == [(), (0,)]
+    assert steps["LogitsToMaskd"].to_mask.threshold == 0.9
+    assert steps["LogitsToMaskd"].to_mask.smallest_lesion_ml == 0.5
 
 
 # Training

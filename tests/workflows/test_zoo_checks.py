@@ -20,9 +20,10 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
-from monai.transforms import AsDiscreted, Invertd, LoadImaged, SaveImaged
+from monai.transforms import LoadImaged, SaveImaged
 
 from bundle.networks import TSRLNet
+from bundle.transforms import LogitsToMaskd
 from tests.workflows.conftest import COARSE, CONFIGS, FEATURES, ROOT
 
 Make = Callable[..., ConfigWorkflow]
@@ -323,12 +324,12 @@ def test_transforms_have_the_order_that_tools_rely_on(
     assert isinstance(workflow.preprocessing.transforms[0], LoadImaged)
     after = [type(transform) for transform in workflow.postprocessing.transforms]
     assert after[-1] is SaveImaged
-    assert after.index(Invertd) < after.index(AsDiscreted)
+    assert after[0] is LogitsToMaskd
     assert workflow.inferer.progress  # the setting reaches the bar
 
 
 @pytest.mark.parametrize("names", [("inference.json",), *TRAIN_CONFIGS], ids="+".join)
-def test_data_keys_are_image_label_and_pred(names: tuple[str, ...]) -> None:
+def test_data_keys_are_image_label_pred_and_its_probability(names: tuple[str, ...]) -> None:
     config = ConfigParser.load_config_files([str(CONFIGS / name) for name in names])
     keys = {
         key
@@ -336,7 +337,7 @@ def test_data_keys_are_image_label_and_pred(names: tuple[str, ...]) -> None:
         if name in ("keys", "orig_keys")
         for key in ([value] if isinstance(value, str) else value)
     }
-    assert {"image", "pred"} <= keys <= {"image", "label", "pred"}
+    assert {"image", "pred"} <= keys <= {"image", "label", "pred", "probability"}
 
 
 def test_inference_and_training_have_the_same_network() -> None:
@@ -399,7 +400,7 @@ def test_small_inference_and_evaluation_agree_and_repeat_themselves(
 ) -> None:
     _, probability = segment(make, tmp_path / "first", **quick_inference)
     threshold = float(np.percentile(probability, 90))  # an untrained network's mask holds all or nothing at 0.5
-    mask, again = segment(make, tmp_path / "second", threshold=threshold, **quick_inference)
+    mask, again = segment(make, tmp_path / "second", threshold=threshold, smallest_lesion_ml=0.0, **quick_inference)
     np.testing.assert_array_equal(again, probability)
 
     source = nib.load(cohort / "images" / "case_0.nii.gz")
@@ -410,7 +411,8 @@ def test_small_inference_and_evaluation_agree_and_repeat_themselves(
     assert set(np.unique(voxels)) == {0, 1}
     np.testing.assert_array_equal(voxels, probability >= threshold)
 
-    overrides = quick_training | {"threshold": threshold, "output_dir": str(tmp_path / "table")}
+    overrides = quick_training | {"threshold": threshold, "smallest_lesion_ml": 0.0}
+    overrides["output_dir"] = str(tmp_path / "table")
     workflow = make("train", "train.json", "evaluate.json", **overrides)
     workflow.initialize()
     assert workflow.check_properties() == []

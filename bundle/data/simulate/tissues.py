@@ -22,9 +22,10 @@ from bundle.data.simulate.fields import smooth_noise
 from bundle.errors import InputError, explain
 from bundle.files import replacing
 from bundle.processes import begin_worker
+from bundle.transforms.atlas import atlas_brain, atlas_grid
 from bundle.transforms.checks import check_volume
 from bundle.transforms.intensity import NormalizeHeadIntensity
-from bundle.transforms.registration import AffineToMNI, atlas_brain, atlas_grid
+from bundle.transforms.registration import AffineToMNI
 
 __all__ = ["Head", "Tissue", "load_head", "load_heads", "white_matter_mode"]
 

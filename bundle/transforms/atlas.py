@@ -1,0 +1,89 @@
+"""The MNI152 template and the grid of the ATLAS data set, on which registered heads are resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform, SpatialResample
+from monai.utils import ensure_tuple_rep
+from scipy import ndimage
+
+__all__ = ["TEMPLATE", "ResampleToAtlasd", "atlas_brain", "atlas_grid", "load_template"]
+
+TEMPLATE = Path(__file__).parent / "mni152" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+"""The skull-stripped MNI152 T1w template at 1 mm (ICBM 2009a, Fonov et al., 2009), as nilearn ships it."""
+
+_ATLAS_SHAPE = (197, 233, 189)
+_ATLAS_ORIGIN_MM = (-98.0, -134.0, -72.0)
+
+
+def atlas_grid(spacing_mm: float = 1.0) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The grid of the ATLAS data set, 197 x 233 x 189 voxels of 1 mm in RAS, or its field of view in other voxels.
+
+    Args:
+        spacing_mm: voxel size.
+
+    Returns:
+        affine ``(4, 4)`` and shape; the field of view has the same centre and is rounded up to whole voxels.
+    """
+    extent_mm = np.asarray(_ATLAS_SHAPE, dtype=float)
+    shape = np.ceil(extent_mm / spacing_mm - 1e-6).astype(int)
+    centre_mm = np.asarray(_ATLAS_ORIGIN_MM) + (extent_mm - 1) / 2
+    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
+    affine[:3, 3] = centre_mm - (shape - 1) / 2 * spacing_mm
+    return affine, (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+@cache
+def load_template() -> tuple[np.ndarray, np.ndarray]:
+    """Return the template's voxels in RAS orientation, float32, and their affine; not to be written to."""
+    image = nib.as_closest_canonical(nib.load(TEMPLATE))
+    return image.get_fdata(dtype=np.float32), image.affine
+
+
+@cache
+def atlas_brain(spacing_mm: float = 1.0) -> np.ndarray:
+    """Return the template's brain as a boolean mask on :func:`atlas_grid`; not to be written to, it is kept."""
+    affine, shape = atlas_grid(spacing_mm)
+    voxels, template_affine = load_template()
+    to_template = np.linalg.inv(template_affine) @ affine
+    inside = ndimage.affine_transform((voxels > 0).astype(np.float32), to_template, output_shape=shape, order=1) > 0.5
+    inside.flags.writeable = False
+    return inside
+
+
+class ResampleToAtlasd(MapTransform, InvertibleTransform):
+    """Resamples to :func:`atlas_grid`; outside of what an image holds it is 0. MONAI's takes no fixed grid.
+
+    Args:
+        keys: images in MNI space.
+        spacing_mm: voxel size of the grid.
+        mode: interpolation of each key, or of all.
+    """
+
+    def __init__(self, keys: KeysCollection, spacing_mm: float, mode: str | Sequence[str] = "bilinear") -> None:
+        super().__init__(keys)
+        self.affine, self.shape = atlas_grid(spacing_mm)
+        self.mode = ensure_tuple_rep(mode, len(self.keys))
+        self.resample = SpatialResample(padding_mode="zeros", dtype=torch.float32)
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """The data, resampled."""
+        d = dict(data)
+        for key, mode in self.key_iterator(d, self.mode):
+            d[key] = self.resample(d[key], torch.as_tensor(self.affine), self.shape, mode=mode)
+        return d
+
+    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """The data, on the grids they came from."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.resample.inverse(d[key])
+        return d
