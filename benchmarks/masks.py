@@ -6,7 +6,6 @@ import copy
 import json
 from pathlib import Path
 
-import fire
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from bundle.acceleration.backends import BackendName
 from bundle.files import bundle_root
 from bundle.inferers import SliceStackInferer
+from scripts.command import run_command
 
 __all__ = ["masks"]
 
@@ -105,4 +105,4 @@ def masks(cohort: str, weights: str | None = None, output: str = "runs/bench/mas
 
 
 if __name__ == "__main__":
-    fire.Fire(masks)
+    run_command(masks)

@@ -10,8 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import fire
-
+from scripts.command import run_command
 from scripts.thesis.markdown import table
 
 __all__ = ["page"]
@@ -313,4 +312,4 @@ def page(measured: str = "runs/bench", output: str = "docs/performance.md") -> N
 
 
 if __name__ == "__main__":
-    fire.Fire(page)
+    run_command(page)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fire
 import nibabel as nib
 import numpy as np
 
-from bundle.errors import InputError, explain, print_input_errors_as_sentences
-from bundle.transforms import NormalizeHeadIntensity
-from bundle.volumes import save_lesion_slices
-from bundle.volumes.picture import shrink
+from bundle.errors import InputError, explain
+from scripts.command import run_command
 
 __all__ = ["picture"]
 
@@ -31,6 +28,9 @@ def picture(image: str, mask: str, png: str, slices: int = 12) -> None:
         png: the file to write.
         slices: how many slices are shown.
     """
+    from bundle.transforms import NormalizeHeadIntensity
+    from bundle.volumes.picture import save_lesion_slices, shrink
+
     head, lesion = _voxels(image), _voxels(mask)
     if head.ndim != 3 or head.shape != lesion.shape:
         raise InputError(f"{mask} is {lesion.shape}, {image} is {head.shape}: two 3D volumes of one grid are expected.")
@@ -40,5 +40,4 @@ def picture(image: str, mask: str, png: str, slices: int = 12) -> None:
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    fire.Fire(picture)
+    run_command(picture)

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fire
 import nibabel as nib
 import numpy as np
 
 from bundle.data import load_datalist
 from bundle.data.datalists import stem
-from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.errors import InputError
 from bundle.files import write_atomically
 from bundle.metrics import SIZE_BINS, Lesion, recall_by_size, summarize
 from bundle.volumes import save_montage
 from bundle.volumes.picture import shrink
+from scripts.command import run_command
 from scripts.thesis.charts import save_dsc_boxes, save_dsc_by_volume, save_recall_pairs
 from scripts.thesis.compare import NETWORKS, SHIPPED, Network
 from scripts.thesis.evaluations import Difference, compare_paired, read_cases, read_rows, shown_p
@@ -346,8 +346,4 @@ def results(comparison: str, docs: str = "docs", test: str | None = None) -> Non
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    try:
-        fire.Fire(results)
-    except InputError as error:
-        raise SystemExit(f"Error: {error}") from None
+    run_command(results)
