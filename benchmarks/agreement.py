@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import fire
 import nibabel as nib
 import numpy as np
 from monai.transforms.utils import create_rotate, create_scale, create_translate
@@ -20,6 +19,7 @@ from nibabel.orientations import axcodes2ornt
 from nibabel.processing import resample_from_to, resample_to_output, smooth_image
 
 from bundle.data import find_images
+from scripts.command import run_command
 
 __all__ = ["COPIES", "Agreement", "Copy", "agreement", "compare_copies", "write_copies"]
 
@@ -145,4 +145,4 @@ def agreement(images: str, labels: str, output: str, count: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(agreement)
+    run_command(agreement)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import fire
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,6 +35,7 @@ from bundle.networks import TSRLNet
 from bundle.networks.blocks import ChannelProjection, VolumeConvolution
 from bundle.transforms import TEMPLATE, VolumePreprocessing
 from bundle.transforms.slices import OFFSETS, pad_slices, stack_padded
+from scripts.command import run_command
 
 __all__ = ["Measured", "backends"]
 
@@ -256,4 +256,4 @@ def backends(output: str = "runs/bench/backends.json", repeats: int = 3) -> None
 
 
 if __name__ == "__main__":
-    fire.Fire(backends)
+    run_command(backends)

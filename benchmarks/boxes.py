@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fire
 import nibabel as nib
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from bundle.data import find_images
 from bundle.transforms import TEMPLATE, BrainBox, NormalizeHeadIntensity
+from scripts.command import run_command
 
 __all__ = ["boxes"]
 
@@ -53,4 +53,4 @@ def boxes(masks: str, count: int = 200) -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(boxes)
+    run_command(boxes)

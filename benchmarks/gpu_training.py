@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import fire
 import torch
 
 from bundle.acceleration.cuda_graphs import capture
 from bundle.inferers import AutocastInferer
 from bundle.losses import AGMRLoss, TSRLLoss
 from bundle.networks import AGMRNet, SliceStackUNet, TSRLNet
+from scripts.command import run_command
 
 __all__ = ["gpu_training"]
 
@@ -76,4 +76,4 @@ def gpu_training() -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(gpu_training)
+    run_command(gpu_training)

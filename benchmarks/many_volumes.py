@@ -20,7 +20,6 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import fire
 import nibabel as nib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,6 +30,7 @@ from tqdm import tqdm
 from benchmarks.volumes import write_heads
 from bundle.files import bundle_root
 from bundle.transforms import TEMPLATE
+from scripts.command import run_command
 
 __all__ = ["Moment", "many_volumes"]
 
@@ -202,4 +202,4 @@ def many_volumes(chart: str = "docs/many_volumes.png", count: int = 1000, whole:
 
 
 if __name__ == "__main__":
-    fire.Fire(many_volumes)
+    run_command(many_volumes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import fire
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
@@ -16,6 +15,7 @@ from bundle.acceleration.backends import BackendName
 from bundle.files import bundle_root
 from bundle.inferers import SliceStackInferer
 from bundle.transforms import LogitsToMask
+from scripts.command import run_command
 
 __all__ = ["masks"]
 
@@ -97,4 +97,4 @@ def masks(cohort: str, weights: str | None = None, output: str = "runs/bench/mas
 
 
 if __name__ == "__main__":
-    fire.Fire(masks)
+    run_command(masks)

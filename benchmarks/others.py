@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import fire
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from monai.inferers import SliceInferer, SlidingWindowInferer
 from monai.networks.nets import AttentionUnet, DynUNet
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
+
+from scripts.command import run_command
 
 __all__ = ["others"]
 
@@ -101,4 +102,4 @@ def others(output: str = "runs/bench/others.json") -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(others)
+    run_command(others)

@@ -10,12 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import fire
-
+from bundle.templates import render
+from scripts.command import run_command
 from scripts.thesis.markdown import table
 
 __all__ = ["page"]
 
+_TEMPLATE = Path(__file__).parent / "templates" / "performance.md"
 _BACKEND = "OpenVINO, bfloat16 (backend openvino, --amp)"
 
 # Ways, by how their names begin.
@@ -27,108 +28,6 @@ _STARTS = (
     "OpenVINO, bfloat16, 3D branch as",
     "OpenVINO, int8",
 )
-
-_HEAD = """# How long it takes
-
-For whom it matters how many volumes are done by tomorrow. Measured by `make bench` on one machine:
-{machine}, {cores} cores, {memory:.0f} GB,
-{versions}, {date}.
-On another machine it is other seconds, and the ratios hold better. Not for clinical use.
-
-## What to plan with
-
-The command on heads that must be registered, {copies} of each kind (`python -m benchmarks.volumes`): medians of a
-volume, with OpenVINO in bfloat16, while the next volume is read and registered beside the network. The shipped network
-sees voxels of 2 mm. The thesis's grid of 1 mm is four times the pixels and twice the slices; the shipped weights, not
-trained for it, do the same work as any. What the network takes does not depend on the voxels of the file, since it is
-resampled to the network's grid.
-
-{plan}
-
-Volumes an hour on {cores} cores are measured. Those on 8 and 16 cores are **computed**: as many commands of two cores
-each, side by side by `--shard`, each with the memory of one. nnU-Net's 3D network alone takes {nnunet:.0f} s of a
-volume on this machine, {nnunet_hour:.0f} volumes an hour, and eight times as long as it is by default, with mirroring.
-
-## One file
-
-A simulated stroke of 1 mm in MNI space, the third and later runs of the command with `--timing` (medians of 3):
-
-{single}
-
-*Start* is everything until the volume is read: Python, imports, weights, and the converted network from the cache. The
-last column is reading, network and writing against the network alone, without registration.
-
-## The network, every way
-
-One axial slice of 192 x 192, of {slices} that a volume of 1 mm has, in turns, each way in a process of its own, medians
-of {repeats} with the range (`python -m benchmarks.backends`). A product is a multiplication and an addition; the
-largest convolutions reach {f32:.0f} 10^9 of them a second in float32 here, {bf16:.0f} in bfloat16, and the last but one
-column is the share of that ceiling (of bfloat16's for integers). The difference is the largest of a logit, in their
-standard deviations.
-
-{ways}
-
-What a way gains depends on the processor. Here the network at the very ceiling of bfloat16 would take {floor:.2f} of
-plain float32's time; on two cores with ceilings of 257 and 512, OpenVINO took 0.19 in bfloat16 and 0.12 with integers
-(this page of 2026-11-26, in the repository's history), and training was 4.32 times as fast.
-
-`torch.compile` needed {compile:.0f} s to compile; OpenVINO converts once, in {convert:.0f} s, and quantizes once, in
-{quantize:.0f} s, and later programs read the result.
-
-## What it does to masks
-
-Simulated strokes, the shipped weights at their threshold, on the grid of the file, voxels of all cases together and
-means of the cases (`python -m benchmarks.masks TEST`, the test cohort of [simulation.md](simulation.md)). Where float32
-finds next to nothing, a few voxels are the whole Dice: beside the least stands how much it finds there.
-
-{masks}
-
-## How it grows
-
-OpenVINO, bfloat16, with slices, with their size and with threads, medians (`python -m benchmarks.backends`):
-
-{growth}
-
-Slices are computed one by one; one without head costs nothing.
-
-## Against other networks
-
-A volume of 197 x 233 x 189, untrained networks, network time, each once (`make bench-others`, which has an environment
-of its own). Mirroring, nnU-Net's default, multiplies its seconds by eight in 3D and by four in 2D.
-
-{others}
-
-## A hundred volumes
-
-{many}
-
-![Memory, open files and seconds a volume over the batch](many_whole.png)
-
-*`python -m benchmarks.many_volumes docs/many_whole.png --count 100 --whole`*
-
-## Training
-
-{training}
-
-On two cores of this kind, which have no AMX, the last line has been 2.66, 3.92 and 3.05. Between the last two runs, of
-one hour, the plain way changed, 1.13 and 1.47 slices a second, and the fast one did not, 4.43 and 4.48.
-
-## What did not help
-
-- **The 3D branch as one 2D convolution over all slices**, as in training, with OpenVINO: {dense:.2f} of the time of
-  plain float32, where a convolution for each slice that comes out takes {apart:.2f}. In torch and float32
-  they are alike, {torch_dense:.2f} and {torch_apart:.2f}.
-- **torch.compile**: {compiled:.2f}, where torch without it and with the freed memory kept takes {kept:.2f}.
-- **Sharing between the stacks** in which a slice stands: of the first 3D convolution it would save 0.2 of 17.0 10^9
-  products. Of the second, 7 pairs of slices would be left of 10, which are 1.0 of 17.0, for sums of 33 MB a slice that
-  must be kept, written and read. Not built.
-- **Cropping to the head** moves the grid of the patch attention, so that other patches would be weighed: not the
-  same network. Slices without head are skipped, which changes nothing.
-- **Plain quantization**: clipped ranges, NNCF's default, take lesions for outliers, and masks agree with float32's
-  worse than with ranges up to the extremes and channels of unlike ranges smoothed, both of which the backend has
-  (`bundle/inferers/quantization.py`). The whole outermost scale in bfloat16, in place of its first and last
-  convolution, took a tenth more time, and the masks of twelve cases agreed no better.
-"""
 
 
 def _read(folder: Path, name: str) -> Any:
@@ -273,44 +172,30 @@ def page(measured: str = "runs/bench", output: str = "docs/performance.md") -> N
     }
     backends, others = found["backends"], found["others"]
     ways, (machine, memory) = backends["ways"], _machine()
-    by_start = {start: next(way for name, way in ways.items() if name.startswith(start)) for start in _STARTS}
-    nnunet = next(iter(others["seconds"].values()))
-    ours = ways[_BACKEND]["seconds"] * backends["slices"]
-    packages = ("torch", "monai", "openvino", "nncf")
-    text = _HEAD.format(
+    best, packages = ways[_BACKEND], ("torch", "monai", "openvino", "nncf")
+    text = render(
+        _TEMPLATE,
         machine=machine,
         memory=memory,
-        cores=backends["threads"],
         versions=", ".join(f"{package} {version(package)}" for package in packages),
         date=datetime.now(UTC).date(),
+        backends=backends,
+        best=best,
+        plain=next(iter(ways.values())),
+        starts={start: next(way for name, way in ways.items() if name.startswith(start)) for start in _STARTS},
         copies=next(row["volumes"] for row in found["volumes"] if row["kind"] == "batch"),
+        nnunet=next(iter(others["seconds"].values())),
         plan=_plan(found["volumes"], backends["threads"]),
-        nnunet=nnunet,
-        nnunet_hour=3600 / nnunet,
         single=_single(found["volumes"]),
-        slices=backends["slices"],
-        repeats=backends["repeats"],
-        f32=backends["peak_gmac_s"]["f32"],
-        bf16=backends["peak_gmac_s"]["bf16"],
         ways=_ways(backends),
-        floor=ways[_BACKEND]["gmac"] / backends["peak_gmac_s"]["bf16"] / next(iter(ways.values()))["seconds"],
-        compile=by_start["torch.compile"]["first_ready_seconds"],
-        convert=by_start["OpenVINO, bfloat16, 3D branch as"]["first_ready_seconds"],
-        quantize=by_start["OpenVINO, int8"]["first_ready_seconds"],
         masks=_masks(found["masks"]),
         growth=_growth(backends["growth"]),
-        others=_others(others, ours),
+        others=_others(others, best["seconds"] * backends["slices"]),
         many=_many(found["many_volumes"]),
         training=_training(found["training"]),
-        dense=by_start["OpenVINO, bfloat16, 3D branch as"]["ratio"],
-        apart=ways[_BACKEND]["ratio"],
-        torch_dense=by_start["torch, float32, + batch norms"]["ratio"],
-        torch_apart=by_start["torch, float32, + no products"]["ratio"],
-        compiled=by_start["torch.compile"]["ratio"],
-        kept=by_start["torch, bfloat16, + freed"]["ratio"],
     )
     Path(output).write_text(text)
 
 
 if __name__ == "__main__":
-    fire.Fire(page)
+    run_command(page)

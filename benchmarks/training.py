@@ -11,7 +11,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import fire
 import torch
 from torch import nn
 
@@ -20,6 +19,7 @@ from bundle.inferers import AutocastInferer
 from bundle.losses import TSRLLoss
 from bundle.networks import TSRLNet
 from bundle.networks.blocks import ChannelProjection, VolumeConvolution
+from scripts.command import run_command
 
 __all__ = ["training"]
 
@@ -166,4 +166,4 @@ def training(
 
 
 if __name__ == "__main__":
-    fire.Fire(training)
+    run_command(training)

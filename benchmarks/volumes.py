@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_to_output
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from bundle.data.simulate import load_head, simulate_case
 from bundle.files import bundle_root
 from bundle.transforms import TEMPLATE, atlas_grid
+from scripts.command import run_command
 
 __all__ = ["volumes", "write_heads"]
 
@@ -125,4 +125,4 @@ def volumes(output: str = "runs/bench/volumes.json", copies: int = _COPIES) -> N
 
 
 if __name__ == "__main__":
-    fire.Fire(volumes)
+    run_command(volumes)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
-import fire
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.errors import InputError
 from bundle.volumes.picture import shrink
+from scripts.command import run_command
 
 __all__ = ["curve", "save_loss_curve"]
 
@@ -73,5 +73,4 @@ def curve(*runs_and_png: str) -> None:
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    fire.Fire(curve)
+    run_command(curve)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
-import torch
-from monai.bundle import ConfigWorkflow
 
-from bundle.data.simulate import load_head, simulate_case
-from bundle.errors import print_input_errors_as_sentences
 from bundle.files import bundle_root
-from bundle.metrics import case_metrics
-from bundle.transforms import TEMPLATE, atlas_grid
-from bundle.volumes import save_montage
+from scripts.command import run_command
 
 __all__ = ["demo"]
 
@@ -25,6 +19,9 @@ _VOLUMES_ML = (12.0, 35.0, 90.0)
 
 def _simulate(images: Path, labels: Path) -> None:
     """Places simulated lesions of three sizes in the MNI head."""
+    from bundle.data.simulate import load_head, simulate_case
+    from bundle.transforms import TEMPLATE, atlas_grid
+
     head, affine = load_head(str(TEMPLATE)), atlas_grid()[0]
     for folder in (images, labels):
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,6 +34,8 @@ def _simulate(images: Path, labels: Path) -> None:
 
 def _segment(images: Path, masks: Path) -> None:
     """Runs configs/inference.json, as ``python -m monai.bundle run`` does."""
+    from monai.bundle import ConfigWorkflow
+
     config = Path(bundle_root()) / "configs" / "inference.json"
     workflow = ConfigWorkflow(str(config), workflow_type="inference", dataset_dir=str(images), output_dir=str(masks))
     workflow.initialize()
@@ -57,10 +56,29 @@ def demo(output: str = "demo") -> None:
         output: the folder to write to.
     """
     folder = Path(output).resolve()
+    print("Simulating lesions in the MNI head ...", flush=True)
     images, labels, masks = folder / "images", folder / "labels", folder / "masks"
     _simulate(images, labels)
+    print("Segmenting them ...", flush=True)
     _segment(images, masks)
-    rows, cases = [], {}
+    rows = _compare(images, labels, masks, folder)
+    print(f"\nSimulated lesions, segmented with {Path(bundle_root()) / 'models' / 'model.pt'}:")
+    for row in rows:
+        print(
+            f"  {row['case']:<28} DSC {row['dsc']:.3f}  {row['volume_ml']:6.1f} mL of {row['true_volume_ml']:6.1f} mL"
+        )
+    print(f"Masks: {masks}\nTable: {folder / 'cases.csv'}\nPicture: {folder / 'montage.png'}")
+
+
+def _compare(images: Path, labels: Path, masks: Path, folder: Path) -> list[dict[str, Any]]:
+    """Writes a table and a picture of the masks against the truth; returns the rows of the table."""
+    import torch
+
+    from bundle.metrics import case_metrics
+    from bundle.volumes.picture import save_montage
+
+    rows: list[dict[str, Any]] = []
+    cases = {}
     for file in sorted(images.iterdir()):
         mask_file = masks / file.name.replace(".nii.gz", "_lesion.nii.gz")
         image, truth, mask = _voxels(file), _voxels(labels / file.name), _voxels(mask_file)
@@ -74,14 +92,8 @@ def demo(output: str = "demo") -> None:
         writer.writeheader()
         writer.writerows(rows)
     save_montage(cases, folder / "montage.png")
-    print(f"\nSimulated lesions, segmented with {Path(bundle_root()) / 'models' / 'model.pt'}:")
-    for row in rows:
-        print(
-            f"  {row['case']:<28} DSC {row['dsc']:.3f}  {row['volume_ml']:6.1f} mL of {row['true_volume_ml']:6.1f} mL"
-        )
-    print(f"Masks: {masks}\nTable: {folder / 'cases.csv'}\nPicture: {folder / 'montage.png'}")
+    return rows
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    fire.Fire(demo)
+    run_command(demo)

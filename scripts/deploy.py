@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import fire
-
-from bundle.dicom.files import check_installed, find_dicom_files
-from bundle.errors import InputError, print_input_errors_as_sentences
-from bundle.processes import keep_to_quota
+from bundle.errors import InputError
+from scripts.command import run_command
 
 __all__ = ["deploy"]
 
 
-def deploy(study: str, output: str, series: str | int | None = None, overlays: Sequence[str] = ()) -> None:
+def deploy(study: str, output: str, series: str | None = None, overlays: Sequence[str] = ()) -> None:
     """Segments stroke lesions in the T1w series of a DICOM study, by the SDK's operators. Not for clinical use.
 
     They run the folder of the bundle that this command is in, and write OUTPUT/<SOPInstanceUID>.dcm. Which series is
@@ -29,25 +26,27 @@ def deploy(study: str, output: str, series: str | int | None = None, overlays: S
     """
     if find_spec("monai.deploy") is None:
         raise InputError("The MONAI Deploy App SDK is not installed: pip install -r requirements/deploy.txt")
+    from bundle.dicom.files import check_installed, find_dicom_files
+
     check_installed()
     from bundle.dicom.application import segment_series  # here, as it imports the SDK
     from bundle.dicom.selection import choose_series
     from bundle.dicom.series import read_series
+    from bundle.processes import keep_to_quota
 
     keep_to_quota()
-    source, target = str(study), Path(str(output)).resolve()  # Fire makes a number of a folder that is called 2024
-    found, faults = read_series(find_dicom_files(source, target))
+    target = Path(output).resolve()
+    found, faults = read_series(find_dicom_files(study, target))
     for fault in faults.values():  # it could be a slice of the series
         raise InputError(fault)
     studies = {one.study_uid for one in found}
     if len(studies) != 1:
-        raise InputError(f"{source} holds {len(studies)} DICOM studies: one is expected; scripts.segment takes many.")
-    choice = choose_series(found, None if series is None else str(series))
+        raise InputError(f"{study} holds {len(studies)} DICOM studies: one is expected; scripts.segment takes many.")
+    choice = choose_series(found, series)
     print("\n".join(choice.lines()))
     segmentation = segment_series(choice.series, target, overlays)
     print(f"Segmentation: {segmentation}\nNot for clinical use.")
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    fire.Fire(deploy)
+    run_command(deploy)

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import fire
+from scripts.command import run_command
 
 if TYPE_CHECKING:
     from bundle.acceleration.backends import BackendName
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from bundle.volumes.batch import VolumeBatch
 
 __all__ = ["receive"]
-
-_NOTHING_DONE = 2
 
 
 def receive(
@@ -128,12 +126,4 @@ def _segment(folder: Path, batch: VolumeBatch) -> tuple[list[Path], str]:
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire(receive)
-    except Exception as error:
-        from bundle.errors import find_input_error
-
-        if (told := find_input_error(error)) is None:
-            raise
-        print(f"Error: {told}", file=sys.stderr)
-        raise SystemExit(_NOTHING_DONE) from None
+    run_command(receive, input_error_code=2)

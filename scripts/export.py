@@ -5,14 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-import fire
-
-from bundle.acceleration.backends import convert_to_openvino, openvino_files
-from bundle.acceleration.folding import inference_form
-from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
-from bundle.networks import SliceStackUNet
-from bundle.segmenter import inference_config, load_network
+from scripts.command import run_command
 
 __all__ = ["export"]
 
@@ -27,11 +22,16 @@ def export(file: str, weights: str | None = None) -> None:
         file: to write, ending in .xml; a file that is there is replaced.
         weights: other than models/model.pt.
     """
-    target = Path(str(file))
+    target = Path(file)
     if target.suffix != ".xml":
         raise InputError(f"{target} does not end in .xml: OpenVINO keeps a network as FILE.xml and FILE.bin.")
     if find_spec("openvino") is None:
         raise InputError("OpenVINO is not installed: pip install -r requirements/openvino.txt.")
+    from bundle.acceleration.backends import convert_to_openvino, openvino_files
+    from bundle.acceleration.folding import inference_form
+    from bundle.networks import SliceStackUNet
+    from bundle.segmenter import inference_config, load_network
+
     network = load_network(inference_config({"ckpt_path": weights, "device": "cpu"}))
     assert isinstance(network, SliceStackUNet)  # as the config has it
     model = convert_to_openvino(inference_form(network))
@@ -43,5 +43,4 @@ def export(file: str, weights: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    fire.Fire(export)
+    run_command(export)

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-import fire
-
-from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.errors import InputError
 from bundle.files import bundle_root, replacing
+from scripts.command import run_command
 
 __all__ = ["NAME", "package", "write_package"]
 
@@ -27,6 +26,7 @@ _PARTS = (
     "bundle/**/*.py",
     "bundle/transforms/mni152/*",
     "bundle/volumes/niivue/*",
+    "bundle/volumes/templates/*",
     "configs/**/*.json",
     "configs/logging.conf",
     "docs/*.md",
@@ -37,6 +37,7 @@ _PARTS = (
     "requirements.txt",
     "requirements/*.txt",
     "scripts/__init__.py",
+    "scripts/command.py",
     *(f"scripts/{command}.py" for command in _COMMANDS),
 )
 _MIB = 1 << 20
@@ -178,7 +179,7 @@ def package(output: str, large_files_url: str | None = None) -> None:
             will be downloaded from. They are then listed in large_files.yml.
     """
     try:
-        folder, archive = write_package(Path(bundle_root()), Path(str(output)).resolve(), large_files_url)
+        folder, archive = write_package(Path(bundle_root()), Path(output).resolve(), large_files_url)
     except OSError as error:
         raise InputError(f"{output} cannot be written to: {error.strerror or error}.") from error
     count = sum(file.is_file() for file in folder.rglob("*"))
@@ -186,5 +187,4 @@ def package(output: str, large_files_url: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    fire.Fire(package)
+    run_command(package)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import fire
 import nibabel as nib
 import numpy as np
 
-from bundle.errors import InputError, explain, print_input_errors_as_sentences
-from bundle.transforms import NormalizeHeadIntensity
-from bundle.volumes import save_lesion_slices
-from bundle.volumes.picture import shrink
+from bundle.errors import InputError, explain
+from scripts.command import run_command
 
 __all__ = ["picture"]
 
 
-def _voxels(file: str) -> np.ndarray:
-    """In RAS orientation."""
+def _read(file: str) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Return the voxels in RAS orientation, and their sizes in mm."""
     try:
-        return np.asarray(nib.as_closest_canonical(nib.squeeze_image(nib.load(file))).dataobj)
+        image = nib.as_closest_canonical(nib.squeeze_image(nib.load(file)))
+        return np.asarray(image.dataobj), image.header.get_zooms()
     except Exception as error:  # whatever a damaged file makes the reader raise
         raise InputError(explain(file, error)) from error
 
@@ -31,14 +29,16 @@ def picture(image: str, mask: str, png: str, slices: int = 12) -> None:
         png: the file to write.
         slices: how many slices are shown.
     """
-    head, lesion = _voxels(image), _voxels(mask)
+    from bundle.transforms import NormalizeHeadIntensity
+    from bundle.volumes.picture import save_lesion_slices, shrink
+
+    (head, spacing_mm), (lesion, _) = _read(image), _read(mask)
     if head.ndim != 3 or head.shape != lesion.shape:
         raise InputError(f"{mask} is {lesion.shape}, {image} is {head.shape}: two 3D volumes of one grid are expected.")
-    save_lesion_slices(NormalizeHeadIntensity()(head[None])[0], lesion, png, slices)
+    save_lesion_slices(NormalizeHeadIntensity()(head[None])[0], lesion, png, slices, spacing_mm)
     shrink(png, width=1200)
     print(png)
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    fire.Fire(picture)
+    run_command(picture)

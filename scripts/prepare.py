@@ -6,15 +6,16 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import fire
 from tqdm import tqdm
 
-from bundle.data.cohorts import LAYOUTS, Case, Cohort, prepare_label, read_cohort, split_cases
-from bundle.data.cohorts.splits import wanted_test_cases
-from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.errors import InputError
 from bundle.files import write_json
+from scripts.command import run_command
+
+if TYPE_CHECKING:
+    from bundle.data.cohorts import Case, Cohort
 
 __all__ = ["prepare"]
 
@@ -23,6 +24,8 @@ _SECTIONS = ("training", "test")
 
 def _plan(layout: str, cases: Sequence[Case], split: str, seed: int, folds: int | None) -> dict[str, dict[str, Any]]:
     """Each datalist, with cases in place of items."""
+    from bundle.data.cohorts import LAYOUTS, split_cases
+
     if folds is not None and split != "folds":
         raise InputError(f"folds goes with --split folds, and the split is {split!r}.")
     settings: dict[str, Any] = {"name": LAYOUTS[layout].title, "layout": layout, "split": split}
@@ -38,7 +41,7 @@ def _names(datalist: dict[str, Any]) -> dict[str, Any]:
     """A datalist with the cases' names alone, whether it is planned or was read from a file."""
     named = dict(datalist)
     for section in _SECTIONS:
-        named[section] = [case.name if isinstance(case, Case) else case["case"] for case in datalist[section]]
+        named[section] = [case["case"] if isinstance(case, dict) else case.name for case in datalist[section]]
     return named
 
 
@@ -73,6 +76,8 @@ def _labels(cohort: Cohort, folder: Path) -> dict[str, tuple[Path, float]]:
     Raises:
         InputError: one sentence for every problem of the cohort and of its files.
     """
+    from bundle.data.cohorts import prepare_label
+
     problems, labels = list(cohort.problems), {}
     for case in tqdm(cohort.cases, desc="cases"):
         try:
@@ -89,6 +94,8 @@ def _count(number: int, what: str) -> str:
 
 
 def _summary(layout: str, cohort: Cohort, labels: dict[str, tuple[Path, float]], folder: Path) -> list[str]:
+    from bundle.data.cohorts import LAYOUTS
+
     title, _, _, released = LAYOUTS[layout]
     sites = {case.site for case in cohort.cases if case.site}
     volumes_ml = [volume_ml for _, volume_ml in labels.values()]
@@ -122,6 +129,9 @@ def prepare(
         seed: of the split; "sites" needs none.
         folds: how many, with "folds"; 5 unless given.
     """
+    from bundle.data.cohorts import read_cohort
+    from bundle.data.cohorts.splits import wanted_test_cases
+
     target = Path(output).resolve()
     if target.is_relative_to(Path(source).resolve()):
         raise InputError(f"{output} lies in {source}: choose a folder outside, so that the download stays as it is.")
@@ -141,8 +151,4 @@ def prepare(
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    try:
-        fire.Fire(prepare)
-    except InputError as error:
-        raise SystemExit(f"Error: {error}") from None
+    run_command(prepare)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import gc
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import fire
+from scripts.command import run_command
 
 if TYPE_CHECKING:
     from bundle.acceleration.backends import BackendName
     from bundle.transforms.registration import OnFailure
 
 __all__ = ["segment"]
-
-_NOTHING_DONE = 2
 
 
 def segment(
@@ -116,12 +113,4 @@ def segment(
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire(segment)
-    except Exception as error:
-        from bundle.errors import find_input_error
-
-        if (told := find_input_error(error)) is None:
-            raise
-        print(f"Error: {told}", file=sys.stderr)
-        raise SystemExit(_NOTHING_DONE) from None
+    run_command(segment, input_error_code=2)

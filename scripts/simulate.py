@@ -8,7 +8,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
 from monai.utils import ensure_tuple
@@ -17,11 +16,11 @@ from tqdm import tqdm
 from bundle.data.datalists import find_images
 from bundle.data.simulate import ATLAS_QUANTILES_ML, LesionMasks, SimulatedCases, load_heads
 from bundle.data.simulate.parts import Part, heads_of, masks_of
-from bundle.errors import InputError, print_input_errors_as_sentences
 from bundle.files import replacing, write_json
 from bundle.processes import begin_worker
 from bundle.transforms import atlas_grid
 from bundle.volumes import save_lesion_overview, save_volume_distribution
+from scripts.command import run_command
 
 __all__ = ["simulate"]
 
@@ -120,8 +119,4 @@ def simulate(
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    try:
-        fire.Fire(simulate)
-    except InputError as error:
-        raise SystemExit(f"Error: {error}") from None
+    run_command(simulate)

@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from PIL import Image
+from scipy import ndimage
 
 __all__ = [
     "Agreement",
     "agreement",
     "save_lesion_overview",
+    "save_lesion_planes",
     "save_lesion_slices",
     "save_montage",
     "save_volume_distribution",
@@ -114,10 +116,9 @@ def save_lesion_slices(
     mask: np.ndarray,
     path: str | Path,
     slices: int = 12,
-    lesion_only: bool = False,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> None:
-    """A PNG of axial slices with the mask's outline: evenly through the head, or through the bulk of the lesion.
+    """Write a PNG of axial slices, evenly through the head, with the mask's outline.
 
     Left on the picture is left in the head, as the voxels are in RAS orientation and shown from above.
 
@@ -126,15 +127,10 @@ def save_lesion_slices(
         mask: of the same shape.
         path: the file.
         slices: how many.
-        lesion_only: slices with lesion only, if there is one.
         spacing_mm: voxel sizes, of which the picture keeps the proportions.
     """
-    if lesion_only and (mask > 0).any():
-        shares = (np.arange(slices) + 0.5) / slices
-        chosen = np.unique(np.quantile(np.nonzero(mask > 0)[2], shares, method="nearest"))
-    else:
-        occupied = np.flatnonzero((image > 0).any(axis=(0, 1)))
-        chosen = np.linspace(occupied[0], occupied[-1], slices + 2).round().astype(int)[1:-1]
+    occupied = np.flatnonzero((image > 0).any(axis=(0, 1)))
+    chosen = np.linspace(occupied[0], occupied[-1], slices + 2).round().astype(int)[1:-1]
     white = float(np.percentile(image[image > 0], 99.5))
     columns = min(slices, 6)
     rows = -(-slices // columns)
@@ -154,6 +150,49 @@ def save_lesion_slices(
         # Many readers expect the left of the head on the right.
         axis.text(0.02, 0.5, "L", transform=axis.transAxes, color="white", fontsize=8)
     figure.savefig(path, dpi=90)
+
+
+def _largest_lesion(mask: np.ndarray) -> np.ndarray:
+    """Return the voxels of the largest component of a mask that is not empty; neighbours touch by a corner too."""
+    components, _ = ndimage.label(mask > 0, np.ones((3, 3, 3)))
+    sizes = np.bincount(components.ravel())
+    largest: np.ndarray = components == 1 + sizes[1:].argmax()
+    return largest
+
+
+def save_lesion_planes(
+    image: np.ndarray, mask: np.ndarray, path: str | Path, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
+) -> None:
+    """Write a PNG of an axial, a coronal and a sagittal slice through the largest lesion, with the mask's outline.
+
+    Of each plane it is the slice with most of that lesion; without a lesion the one with most of the head.
+
+    Args:
+        image: ``(H, W, D)`` in RAS orientation, 0 outside the head.
+        mask: of the same shape.
+        path: the file.
+        spacing_mm: voxel sizes, of which the picture keeps the proportions.
+    """
+    shown = _largest_lesion(mask) if (mask > 0).any() else image > 0
+    white = float(np.percentile(image[image > 0], 99.5))
+    planes = (("axial", 2, "L"), ("coronal", 1, "L"), ("sagittal", 0, "P"))
+    extents_mm = np.multiply(image.shape, spacing_mm)
+    widths = [extents_mm[0], extents_mm[0], extents_mm[1]]
+    height = max(extents_mm[1], extents_mm[2])
+    figure = Figure(figsize=(12, 12 * height / sum(widths) + 0.3), facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 3, width_ratios=widths, subplot_kw={"xticks": [], "yticks": []})
+    for axis, (plane, normal, left) in zip(axes, planes, strict=True):
+        axis.set_axis_off()
+        number = int(shown.sum(axis=tuple({0, 1, 2} - {normal})).argmax())
+        across, up = (spacing for other, spacing in enumerate(spacing_mm) if other != normal)
+        grey, outlined = image.take(number, normal).T, mask.take(number, normal).T > 0
+        axis.imshow(grey, cmap="gray", vmin=0, vmax=white, origin="lower", aspect=up / across)
+        if outlined.any():
+            axis.contour(outlined, levels=[0.5], colors=_COLOURS[Agreement.MISS], linewidths=1.5)
+        axis.set_title(f"{plane} slice {number}", fontsize=11, color="white")
+        axis.text(0.02, 0.5, left, transform=axis.transAxes, color="white", fontsize=12)
+    figure.savefig(path, dpi=100)
 
 
 def save_volume_distribution(volumes_ml: Sequence[float], quantiles: Mapping[float, float], path: str | Path) -> None:

@@ -21,7 +21,7 @@ from bundle.transforms.writers import save_on_grid
 from bundle.volumes.headers import check_header
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.lesion_table import RegionAtlas, VolumeLesion, entropy_bits, find_lesions
-from bundle.volumes.picture import save_lesion_slices
+from bundle.volumes.picture import save_lesion_planes
 from bundle.volumes.view import save_view
 
 __all__ = ["PreparedVolume", "VolumePipeline", "VolumeResult"]
@@ -29,7 +29,6 @@ __all__ = ["PreparedVolume", "VolumePipeline", "VolumeResult"]
 _HUGE_ML = 400.0
 _UNCERTAIN_BITS = 0.6
 _COARSE_MM = 2.0
-_SHOWN_SLICES = 6
 
 
 class PreparedVolume(NamedTuple):
@@ -222,7 +221,7 @@ def _in_ras(source: SpatialImage, mask: np.ndarray) -> tuple[SpatialImage, Spati
 def _save_picture(head: SpatialImage, lesion: SpatialImage, path: Path) -> None:
     grey, outlined, sizes_mm = np.asarray(head.dataobj), np.asarray(lesion.dataobj), head.header.get_zooms()
     with replacing(path) as unfinished:
-        save_lesion_slices(grey, outlined, unfinished, _SHOWN_SLICES, lesion_only=True, spacing_mm=sizes_mm)
+        save_lesion_planes(grey, outlined, unfinished, sizes_mm)
 
 
 def _warnings(source: SpatialImage, volume_ml: float, uncertainty: float, failure: str) -> list[str]:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fire
 from monai.utils import ensure_tuple
 
 from bundle.data import load_datalist
-from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.errors import InputError
 from bundle.files import bundle_root
-from scripts.thesis.runs import is_trained, keep_plan, run
+from scripts.command import run_command, shown_python
+from scripts.thesis.runs import is_trained, keep_plan, run, train_settings
 
 __all__ = ["NETWORKS", "SHIPPED", "Network", "compare"]
 
@@ -97,12 +97,9 @@ def compare(
             run("training", network, _configs(network), **options, **paths, resume=started)
         _evaluate(network, target, trained / "model.pt", folders, options)
     _evaluate(SHIPPED, target, Path(bundle_root()) / "models" / "model.pt", folders, {})
-    print(f"{len(chosen)} networks are in {target}; python -m scripts.thesis.results {output} docs writes the page.")
+    print(f"{len(chosen)} networks are in {target}. The page is written by")
+    print(f"{shown_python()} -m scripts.thesis.results {output} docs")
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    try:
-        fire.Fire(compare)
-    except InputError as error:
-        raise SystemExit(f"Error: {error}") from None
+    run_command(compare, train_settings)

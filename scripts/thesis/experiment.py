@@ -7,18 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fire
 from monai.utils import ensure_tuple
 
 from bundle.data import load_datalist
-from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.errors import InputError
 from bundle.files import write_atomically
 from bundle.metrics import dsc_by_volume, summarize
+from scripts.command import run_command
 from scripts.thesis.complexity import complexity_table, parameters_and_flops
 from scripts.thesis.evaluations import compare_paired
 from scripts.thesis.experiment_runs import Cases, Experiments, find_datalists
 from scripts.thesis.figures import FIGURES, Request
-from scripts.thesis.runs import keep_plan
+from scripts.thesis.runs import keep_plan, train_settings
 from scripts.thesis.tables import Row, Run, Table, load_runs, load_tables, to_csv, to_markdown
 
 __all__ = ["experiment"]
@@ -165,8 +165,4 @@ def experiment(
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    try:
-        fire.Fire(experiment)
-    except InputError as error:
-        raise SystemExit(f"Error: {error}") from None
+    run_command(experiment, train_settings)

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fire
 import nibabel as nib
 import numpy as np
 
 from bundle.data import load_datalist
 from bundle.data.datalists import stem
-from bundle.errors import InputError, print_input_errors_as_sentences
+from bundle.errors import InputError
 from bundle.files import write_atomically
 from bundle.metrics import SIZE_BINS, Lesion, recall_by_size, summarize
+from bundle.templates import render
 from bundle.volumes import save_montage
 from bundle.volumes.picture import shrink
+from scripts.command import run_command
 from scripts.thesis.charts import save_dsc_boxes, save_dsc_by_volume, save_recall_pairs
 from scripts.thesis.compare import NETWORKS, SHIPPED, Network
 from scripts.thesis.evaluations import Difference, compare_paired, read_cases, read_rows, shown_p
@@ -27,6 +28,7 @@ from scripts.thesis.markdown import table
 
 __all__ = ["CLAIMS", "Claim", "results", "verdict"]
 
+_TEMPLATE = Path(__file__).parent / "templates" / "results.md"
 _TESTED = {"dsc": "DSC", "recall": "recall", "precision": "precision"}
 _SIGNIFICANT = 0.05
 _WORST = 4
@@ -197,87 +199,21 @@ def _recall_sentence(networks: Mapping[str, Tested]) -> str:
     )
 
 
-def _reached(networks: Mapping[str, Tested]) -> str:
-    """How far the budget brought the compared networks."""
-    dsc = {name: float(np.mean(network.metric("dsc"))) for name, network in networks.items()}
-    shipped = dsc.pop(SHIPPED)
-    return (
-        f"At this budget a network's mean DSC is {min(dsc.values()):.3f} to {max(dsc.values()):.3f}, that of the "
-        f"shipped\n  weights {shipped:.3f}: a network far below it has only begun to learn, and what is compared is "
-        "how fast it begins."
-    )
-
-
 def _page(networks: Mapping[str, Tested], plan: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    settings, cases = plan["settings"], plan["cases"]
-    budget = (
-        f"{settings['epochs']} epochs of {settings['samples_per_epoch']} slices in batches of {settings['batch_size']}"
+    dsc = {name: float(np.mean(network.metric("dsc"))) for name, network in networks.items()}
+    return render(
+        _TEMPLATE,
+        **plan,
+        shipped_dsc=dsc.pop(SHIPPED),
+        dsc=list(dsc.values()),
+        overlap_table=_overlap_table(networks),
+        lesion_table=_lesion_table(networks),
+        test_table=_test_table(networks),
+        claim_sentences=_claim_sentences(networks),
+        claim_table=_claim_table(networks),
+        significant=_SIGNIFICANT,
+        pictures=pictures,
     )
-    options = "".join(f" --{name} {value}" for name, value in plan["options"].items())
-    shown = "\n\n".join(
-        f"{sentence}\n\n![{sentence.split(':')[0].rstrip('.')}]({file})" for file, sentence in pictures.items()
-    )
-    return f"""# Results on simulated cases
-
-Every number here is measured on **simulated** lesions and says nothing about patients. The first row of each table is
-the network in `models/`, trained as the [model card](README.md) says; the others were trained alike on a small budget,
-to be compared with each other. The second command writes the page and its pictures:
-
-```
-python -m scripts.thesis.compare TRAINING TEST HEALTHY COMPARISON{options}
-python -m scripts.thesis.results COMPARISON docs
-```
-
-- Training of the compared: {cases["training"]} simulated cases; {budget}, voxels of {settings["spacing_mm"]:g} mm.
-- Adam, learning rate {settings["learning_rate"]} after a linear warm-up, then along a cosine to 0. The rest of the
-  settings, the same for all, is in `configs/cpu.json`.
-- Test: {cases["test"]} simulated cases, and {cases["healthy"]} simulated cases without lesion.
-- Losses: TSRL-Net and AGMR-Net have their own, D-UNet has EML, U-Net and Attention U-Net have TAL on their logits.
-- A voxel is lesion from a probability of 0.5 on; the shipped weights have a threshold of their own, in
-  `models/model.json`.
-- Each network was trained once: what another seed would change is in none of the numbers.
-- {_reached(networks)}
-
-## Voxels, simulated cases
-
-{_overlap_table(networks)}
-
-DSC(G) pools the voxels of all cases; the others are means over the cases. Where nothing is found, a distance is not
-defined: such cases are left out of its mean, and their number stands in brackets.
-
-## Lesions, simulated cases
-
-{_lesion_table(networks)}
-
-A lesion is a connected component (26 neighbours). Lesion F1 has two rules: a lesion is found when one voxel of it is,
-or when a predicted one matches it, one to one, with an IoU of 0.25 or more. Volume difference: mean of the absolute
-difference of a case. Below the sizes: the share of true lesions of which a voxel is found, and the numbers. Healthy:
-false positive volume in the simulated cases without lesion.
-
-## Paired tests, simulated cases
-
-{_test_table(networks)}
-
-Two-sided, over the test cases, not corrected for the number of tests. They take cases as independent, which those of
-one head are not: p is too small rather than too large.
-
-## What the thesis's tables say, and what came out on simulated cases
-
-The claim is the sign of the thesis's difference: of a precision that it reports as lower than the other network's,
-"held" means that it is lower here too.
-
-{_claim_sentences(networks)}
-
-{_claim_table(networks)}
-
-Held: the mean difference has the thesis's sign, and Wilcoxon's p is below {_SIGNIFICANT}. Not held: the other sign, and
-p below {_SIGNIFICANT}. Undecided: p of {_SIGNIFICANT} or more. The thesis's row without CRL has no side outputs
-either; here only CRL is taken away.
-
-## Pictures, simulated cases
-
-{shown}
-"""
 
 
 # Pictures
@@ -346,8 +282,4 @@ def results(comparison: str, docs: str = "docs", test: str | None = None) -> Non
 
 
 if __name__ == "__main__":
-    print_input_errors_as_sentences()
-    try:
-        fire.Fire(results)
-    except InputError as error:
-        raise SystemExit(f"Error: {error}") from None
+    run_command(results)

@@ -14,13 +14,18 @@ import torch
 from bundle.errors import InputError
 from bundle.files import bundle_root, write_json
 
-__all__ = ["config_files", "is_trained", "keep_plan", "run"]
+__all__ = ["config_files", "is_trained", "keep_plan", "run", "train_settings"]
 
 
 def config_files(names: Sequence[str]) -> list[str]:
     """The files of configs in this bundle, such as ``networks/agmr_net.json``; others are paths already."""
     folder = Path(bundle_root()) / "configs"
     return [str(folder / name if (folder / name).exists() else name) for name in names]
+
+
+def train_settings() -> set[str]:
+    """Return the names of the settings of configs/train.json."""
+    return set(json.loads((Path(bundle_root()) / "configs" / "train.json").read_text(encoding="utf-8")))
 
 
 def run(job: str, title: str, configs: Sequence[str], **options: object) -> None:

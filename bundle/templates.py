@@ -1,0 +1,45 @@
+"""Pages from jinja2 templates."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+__all__ = ["render"]
+
+
+def render(template: str | Path, **values: Any) -> str:
+    """Return a page.
+
+    Args:
+        template: file; in one that ends in ``.html`` all values are escaped.
+        values: by their names in the template. Bytes of a file's name that are not Unicode are shown as ``\\xff``. The
+            filter ``link`` makes a relative path a URL.
+    """
+    path = Path(template)
+    return _environment(path.parent).get_template(path.name).render(values)
+
+
+@cache
+def _environment(folder: Path) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["link"] = lambda path: quote(os.fsencode(path))
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    # Not of Markup, a subclass of str, which would be escaped a second time.
+    return value.encode("utf-8", "backslashreplace").decode() if type(value) is str else value
