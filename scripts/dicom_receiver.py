@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ import fire
 if TYPE_CHECKING:
     from bundle.acceleration.backends import BackendName
     from bundle.transforms.registration import OnFailure
-    from bundle.volumes.batch import VolumeBatch
 
 __all__ = ["receive"]
 
@@ -65,66 +65,37 @@ def receive(
     from bundle.dicom.files import check_installed
 
     check_installed()
-    from bundle.dicom.receiver import Peer, Receiver
+    from bundle.dicom.receiver import Peer, Receiver, segment_study
     from bundle.dicom.spool import Spool
     from bundle.processes import keep_to_quota
-    from bundle.segmenter import begin_output, make_batch
+    from bundle.segmenter import SegmentOptions, make_batch
+    from bundle.volumes.output import begin_output
 
     keep_to_quota()
-    destination = Peer.parse(str(peer))
-    others = [Peer.parse(sender) for sender in str(senders).split(",") if sender.strip()]
-    folder = Path(str(spool)).resolve()
-    config = {
-        "threshold": threshold,
-        "on_failure": on_failure,
-        "ckpt_path": weights,
-        "space": space,
-        "amp": True,
-        "backend": backend,
-        "progress": False,
-        "inferer::progress": False,
-    }
+    destination = Peer.parse(peer)
+    others = [Peer.parse(sender) for sender in senders.split(",") if sender.strip()]
+    folder = Path(spool).resolve()
     kept = Spool(folder)
-    batch, _ = make_batch(
-        folder / "results",
-        config,
-        {"smallest_lesion_ml": smallest_lesion_ml},
-        workers=0,
-        dicom={"structured_report": structured_report},
+    options = SegmentOptions(
+        threshold=threshold,
+        smallest_lesion_ml=smallest_lesion_ml,
+        on_failure=on_failure,
+        weights=weights,
+        space=space,
+        backend=backend,
+        structured_report=structured_report,
     )
+    batch, _ = make_batch(options, folder / "results")
     begin_output(folder / "results", alone=True)
     logging.getLogger("bundle").addHandler(logging.StreamHandler())
-    receiver = Receiver(
-        kept,
-        lambda study: _segment(study, batch),
-        destination,
-        others,
-        ae_title=str(ae_title),
-        host=host,
-        port=port,
-        quiet_seconds=quiet_seconds,
-        keep_days=keep_days,
-    )
+    segment = partial(segment_study, batch, structured_report=structured_report)
+    receiver = Receiver(kept, segment, destination, others, ae_title, host, port, quiet_seconds, keep_days)
     print(f"Listening as {ae_title} at {host}:{receiver.start()}; masks go to {destination}. Not for clinical use.")
     sys.stdout.flush()
     try:
         receiver.run(threading.Event())
     except KeyboardInterrupt:
         print("Stopped: the next start goes on from here.", file=sys.stderr)
-
-
-def _segment(folder: Path, batch: VolumeBatch) -> tuple[list[Path], str]:
-    """The DICOM results of a study, and what failed."""
-    from bundle.dicom.files import find_dicom_files
-    from bundle.dicom.studies import find_studies
-
-    output = batch.pipeline.output
-    inputs = find_studies(find_dicom_files(folder, output), folder.parent, output)
-    for line in (line for study in inputs for line in study.lines):
-        logging.getLogger("bundle").info("%s", line)
-    records = batch.run([study.volume for study in inputs])
-    files = [output / file for record in records for file in record.get("files", ()) if file.endswith(".dcm")]
-    return files, " ".join(record["error"] for record in records if record["error"])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from bundle.acceleration.folding import inference_form
 from bundle.errors import InputError, print_input_errors_as_sentences
 from bundle.files import replacing, write_atomically
 from bundle.networks import SliceStackUNet
-from bundle.segmenter import inference_config, load_network
+from bundle.segmenter import SegmentOptions, load_network
 
 __all__ = ["export"]
 
@@ -32,7 +32,7 @@ def export(file: str, weights: str | None = None) -> None:
         raise InputError(f"{target} does not end in .xml: OpenVINO keeps a network as FILE.xml and FILE.bin.")
     if find_spec("openvino") is None:
         raise InputError("OpenVINO is not installed: pip install -r requirements/openvino.txt.")
-    network = load_network(inference_config({"ckpt_path": weights, "device": "cpu"}))
+    network = load_network(SegmentOptions(weights=weights).config(device="cpu"))
     assert isinstance(network, SliceStackUNet)  # as the config has it
     model = convert_to_openvino(inference_form(network))
     structure, weights_bytes = openvino_files(model)

@@ -1,8 +1,8 @@
 """Transforms that MONAI does not have, and the deterministic preprocessing made of both."""
 
+from bundle.checks import CheckVolumed
 from bundle.transforms.augmentation import BatchAffine, SliceAugmentation
 from bundle.transforms.bias_field import CorrectBiasField, CorrectBiasFieldd
-from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
 from bundle.transforms.lesions import RemoveSmallLesions, RemoveSmallLesionsd
 from bundle.transforms.preprocessing import VolumePreprocessing

@@ -11,8 +11,8 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
-from bundle.data.datalists import stem
 from bundle.errors import InputError, explain
+from bundle.files import stem
 
 __all__ = ["RegionAtlas", "VolumeLesion", "entropy_bits", "find_lesions"]
 
