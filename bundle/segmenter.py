@@ -55,14 +55,10 @@ class SegmentOptions:
         probability: write the probability of each voxel too.
         uncertainty: write its entropy too.
         views: write a page for each volume too.
-        tta_flips: see :class:`bundle.inferers.SliceStackInferer`, as is ``backend``.
-        on_failure: see :class:`bundle.transforms.VolumePreprocessing`, as are ``bias_correction`` and ``space``.
-        bias_correction: take the scanner's bias field out first.
+        tta_flips, amp, backend: see :class:`bundle.inferers.SliceStackInferer`.
+        on_failure, bias_correction, space: see :class:`bundle.transforms.VolumePreprocessing`.
         regions: a label image in MNI space.
         weights: a file.
-        space: of the network.
-        amp: bfloat16 where the processor has it.
-        backend: what computes the network.
         series: number or UID of the series that is taken of each DICOM study.
         structured_report: write a DICOM structured report too.
     """
@@ -111,10 +107,6 @@ class SegmentOptions:
         return replace(self, weights=weights, regions=regions)
 
 
-def _version() -> str:
-    return json.loads((Path(bundle_root()) / "configs" / "metadata.json").read_text())["version"]
-
-
 def load_network(parser: ConfigParser) -> torch.nn.Module:
     """Return the config's network with its weights."""
     network: torch.nn.Module = parser.get_parsed_content("network")
@@ -127,7 +119,8 @@ def _batch(parser: ConfigParser, options: SegmentOptions, output: Path, workers:
     regions = None if options.regions is None else RegionAtlas(options.regions)
     network, inferer = load_network(parser), parser.get_parsed_content("inferer")
     device, threshold = (parser.get_parsed_content(name) for name in ("device", "threshold"))
-    weights, version = file_hash(Path(parser.get_parsed_content("ckpt_path"))), _version()
+    weights = file_hash(Path(parser.get_parsed_content("ckpt_path")))
+    version = json.loads((Path(bundle_root()) / "configs" / "metadata.json").read_text())["version"]
     pipeline = VolumePipeline(
         parser.get_parsed_content("preprocessing"),
         output,
@@ -175,8 +168,10 @@ def make_batch(
             raise InputError(f"An option cannot be used: {reason}") from error
         raise
     backend = parser.get_parsed_content("inferer").backend.name
-    # Other backends than torch have memory of their own.
-    keep_freed_memory() if backend.startswith("torch") else return_freed_memory()
+    if backend == "torch":
+        keep_freed_memory()
+    else:  # it has memory of its own
+        return_freed_memory()
     return batch, backend
 
 
@@ -291,7 +286,8 @@ def run(
         begin_output(target, alone=shard is None)
         for line in (f"Network: {backend}", *choices):
             logging.getLogger("bundle").info("%s", line)
-        print(*choices, sep="\n", end="\n" * bool(choices))
+        for line in choices:
+            print(line)
         ready = time.perf_counter()
         if ray is None:
             _work(batch, asked)

@@ -15,9 +15,8 @@ from bundle.files import bundle_root
 
 ROOT = Path(bundle_root())
 
-COMPONENTS = {"networks", "losses", "transforms"}
 UNKNOWN_TO = {
-    **dict.fromkeys(COMPONENTS, {"data", "volumes", "dicom", "segmenter"}),
+    **{component: {"data", "volumes", "dicom", "segmenter"} for component in ("networks", "losses", "transforms")},
     "data": {"volumes", "dicom", "segmenter"},
     "volumes": {"dicom", "segmenter"},
     "dicom": {"segmenter"},
@@ -70,8 +69,8 @@ def imports(root: Path, late: bool = True) -> dict[str, set[str]]:
 
 
 def room(module: str) -> str:
-    """``volumes`` of ``bundle.volumes.batch``, ``segmenter`` of ``bundle.segmenter``, and ``scripts`` of any of them."""
-    return (module.split(".") + [""])[1] if module.startswith("bundle") else "scripts"
+    """``volumes`` of ``bundle.volumes.batch``, ``segmenter`` of ``bundle.segmenter``; ``scripts`` of all of them."""
+    return "scripts" if module.startswith("scripts") else module.removeprefix("bundle").lstrip(".").split(".")[0]
 
 
 def upward(root: Path) -> list[str]:

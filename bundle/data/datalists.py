@@ -37,7 +37,7 @@ def find_images(source: str | Path | Sequence[str | Path], outside: str | Path |
         raise InputError(f"{path} does not exist: a folder of T1w images ({', '.join(IMAGE_SUFFIXES)}) is expected.")
     if path.is_file():
         return [str(path)]
-    found = sorted(file for file in images_below(path, outside and Path(outside)) if file.is_file())
+    found = sorted(file for file in images_below(path, None if outside is None else Path(outside)) if file.is_file())
     if not found:
         raise InputError(f"{path} holds no image: files ending in {', '.join(IMAGE_SUFFIXES)} are expected.")
     names = Counter(file.parent / stem(file) for file in found)

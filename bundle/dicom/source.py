@@ -150,7 +150,7 @@ def find_studies(
     choices = [_choose(study, asked) for study in studies]
     names = [_name(study, choice, base) for study, choice in zip(studies, choices, strict=True)]
     counts = Counter(name.casefold() for name in (*names, *taken))
-    inputs = []
+    inputs: list[StudyInput] = []
     for study, choice, name in zip(studies, choices, names, strict=True):
         # All that share a name get a digest, so that no name depends on the order.
         digest = hashlib.sha256(study[0].study_uid.encode()).hexdigest()[:8]
@@ -162,6 +162,6 @@ def find_studies(
             volume = DicomVolume(image, unique, tuple(choice.series.files), choice.slices, structured_report)
             inputs.append(StudyInput(volume, study[0].folder, choice.lines()))
     for file, sentence in faults.items():
-        volume = RefusedVolume(file, file.relative_to(base).as_posix(), sentence)
-        inputs.append(StudyInput(volume, file.parent, []))
+        refused = RefusedVolume(file, file.relative_to(base).as_posix(), sentence)
+        inputs.append(StudyInput(refused, file.parent, []))
     return inputs

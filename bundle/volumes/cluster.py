@@ -116,10 +116,10 @@ def connected(address: str) -> Iterator[None]:
 
 @dataclass
 class ClusterBatch:
-    """Segmentation of volumes on the machines of a cluster, each in a process on one core; only within :func:`connected`.
+    """Segmentation on the machines of a cluster, each volume in a process on one core; within :func:`connected`.
 
-    A volume whose process or machine is lost is begun again elsewhere, and fails when that happens three times. Machines
-    that join later get their part.
+    A volume whose process or machine is lost is begun again elsewhere, and fails when that happens three times.
+    Machines that join later get their part.
 
     Args:
         ledger: the records.
@@ -144,8 +144,8 @@ class ClusterBatch:
         Raises:
             InputError: when a machine cannot segment: its folders, packages or weights are not those of this one.
         """
-        shared_file = NamedTemporaryFile(prefix=".shared-", dir=self.ledger.output)
-        with shared_file as shared, progress_bar(volumes, self.progress) as bar:
+        bar = progress_bar(volumes, self.progress)
+        with NamedTemporaryFile(prefix=".shared-", dir=self.ledger.output) as shared, bar:
             for volume, key in self.ledger.unfinished(volumes, bar.update):
                 self._submit(_Work(volume, key), Path(shared.name))
                 self._collect(Path(shared.name), bar, timeout=0)

@@ -117,8 +117,8 @@ class VolumeInput:
 
 def _expects(source: str) -> str:
     return (
-        f"{source} does not exist: a T1w image ({', '.join(IMAGE_SUFFIXES)}), a folder of them, a BIDS dataset, a pattern "
-        f"such as 'scans/*.nii.gz', or a list ({', '.join(_LISTS)}) is expected."
+        f"{source} does not exist: a T1w image ({', '.join(IMAGE_SUFFIXES)}), a folder of them, a BIDS dataset, "
+        f"a pattern such as 'scans/*.nii.gz', or a list ({', '.join(_LISTS)}) is expected."
     )
 
 
