@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from bundle.files import bundle_root
 from bundle.processes import keep_to_quota
 from bundle.volumes.batch import VolumeBatch
 from bundle.volumes.cluster import ClusterBatch, connected
-from bundle.volumes.inputs import Algorithm, VolumeInput, file_hash, find_volumes
+from bundle.volumes.inputs import Algorithm, VolumeInput, file_hash, find_volumes, take_shard
 from bundle.volumes.ledger import Ledger
 from bundle.volumes.lesion_table import RegionAtlas
 from bundle.volumes.output import begin_output, describe_timing, report
@@ -78,6 +78,11 @@ class SegmentOptions:
     backend: BackendName = "auto"
     series: str | None = None
     structured_report: bool = False
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> SegmentOptions:
+        """Return the options among the arguments of a command, which may have fewer and others of its own."""
+        return cls(**{option.name: arguments[option.name] for option in fields(cls) if option.name in arguments})
 
     def config(self, **further: Any) -> ConfigParser:
         """Return configs/inference.json with the options, and with further values, in place of its own."""
@@ -222,19 +227,6 @@ def batch_on_machine(expected: Mapping[str, str], options: SegmentOptions, outpu
     return batch
 
 
-def _share(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
-    """Return every n-th volume from the i-th on, for a shard of ``"i/n"``."""
-    if shard is None:
-        return list(volumes)
-    try:
-        number, count = map(int, shard.split("/"))
-    except ValueError:
-        number, count = 0, 0
-    if not 1 <= number <= count:
-        raise InputError(f"--shard {shard} is none: i/n is expected, 1/4 to 4/4 for instance.")
-    return list(volumes[number - 1 :: count])
-
-
 def _work(batch: VolumeBatch | ClusterBatch, volumes: Sequence[VolumeInput]) -> None:
     """Segment volumes until all are done, or it is stopped."""
     try:
@@ -279,7 +271,7 @@ def run(
     keep_to_quota()
     target = Path(output).resolve()
     volumes, choices = _find(source, target, options)
-    asked = _share(volumes, shard)
+    asked = take_shard(volumes, shard)
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
     batch, backend = make_batch(options, target, workers, progress, progress and len(asked) == 1)
     with nullcontext() if ray is None else connected(ray):

@@ -13,6 +13,7 @@ import fire
 
 if TYPE_CHECKING:
     from bundle.acceleration.backends import BackendName
+    from bundle.dicom.receiver import Receiver
     from bundle.transforms.registration import OnFailure
 
 __all__ = ["receive"]
@@ -62,6 +63,7 @@ def receive(
         backend: "openvino" (pip install -r requirements/openvino.txt) or "torch"; "auto" takes the first where it is
             installed.
     """
+    arguments = locals()
     from bundle.dicom.files import check_installed
 
     check_installed()
@@ -75,23 +77,19 @@ def receive(
     destination = Peer.parse(peer)
     others = [Peer.parse(sender) for sender in senders.split(",") if sender.strip()]
     folder = Path(spool).resolve()
-    kept = Spool(folder)
-    options = SegmentOptions(
-        threshold=threshold,
-        smallest_lesion_ml=smallest_lesion_ml,
-        on_failure=on_failure,
-        weights=weights,
-        space=space,
-        backend=backend,
-        structured_report=structured_report,
-    )
-    batch, _ = make_batch(options, folder / "results")
-    begin_output(folder / "results", alone=True)
+    kept, results = Spool(folder), folder / "results"
+    batch, _ = make_batch(SegmentOptions.from_arguments(arguments), results)
+    begin_output(results, alone=True)
     logging.getLogger("bundle").addHandler(logging.StreamHandler())
     segment = partial(segment_study, batch, structured_report=structured_report)
     receiver = Receiver(kept, segment, destination, others, ae_title, host, port, quiet_seconds, keep_days)
-    print(f"Listening as {ae_title} at {host}:{receiver.start()}; masks go to {destination}. Not for clinical use.")
-    sys.stdout.flush()
+    where = f"{ae_title} at {host}:{receiver.start()}"
+    print(f"Listening as {where}; masks go to {destination}. Not for clinical use.", flush=True)
+    _serve(receiver)
+
+
+def _serve(receiver: Receiver) -> None:
+    """Receive until Ctrl-C."""
     try:
         receiver.run(threading.Event())
     except KeyboardInterrupt:

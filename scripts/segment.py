@@ -81,6 +81,7 @@ def segment(
         series: number or SeriesInstanceUID of the series that is taken of each DICOM study, whatever it is called.
         structured_report: write the volumes of a DICOM study's lesions as a structured report (TID 1500) too.
     """
+    arguments = locals()
     begin = time.perf_counter()
     # The garbage collector would search all that is imported again and again, for a quarter of the import's time, and
     # for more than a second at the end.
@@ -90,23 +91,7 @@ def segment(
     gc.freeze()
     gc.enable()
     seconds = time.perf_counter() - begin if timing else None
-    options = SegmentOptions(
-        threshold=threshold,
-        smallest_lesion_ml=smallest_lesion_ml,
-        probability=probability,
-        uncertainty=uncertainty,
-        views=views,
-        tta_flips=tta_flips,
-        on_failure=on_failure,
-        bias_correction=bias_correction,
-        regions=regions,
-        weights=weights,
-        space=space,
-        amp=amp,
-        backend=backend,
-        series=series,
-        structured_report=structured_report,
-    )
+    options = SegmentOptions.from_arguments(arguments)
     raise SystemExit(run(source, output, options, shard, workers, ray, progress, seconds))
 
 

@@ -36,6 +36,7 @@ def imported(statement: ast.AST) -> Iterator[str]:
     if isinstance(statement, ast.Import):
         yield from (name.name for name in statement.names)
     elif isinstance(statement, ast.ImportFrom) and statement.module is not None:
+        yield statement.module
         yield from (f"{statement.module}.{name.name}" for name in statement.names)
 
 
@@ -51,7 +52,7 @@ def at_module_level(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports(root: Path, late: bool = True) -> dict[str, set[str]]:
-    """The modules of the project that each module imports; of ``from package import name`` the module that has it.
+    """The modules of the project that each module imports; a package whose names are imported is one of them.
 
     Args:
         root: the folder of the project.
@@ -63,8 +64,7 @@ def imports(root: Path, late: bool = True) -> dict[str, set[str]]:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         statements = ast.walk(tree) if late else at_module_level(tree)
         names = {name for statement in statements for name in imported(statement)}
-        shortened = {name if name in known else name.rpartition(".")[0] for name in names}
-        found[module] = (shortened & known.keys()) - {module}
+        found[module] = (names & known.keys()) - {module}
     return found
 
 

@@ -16,7 +16,7 @@ from bundle.errors import InputError
 from bundle.files import IMAGE_SUFFIXES, images_below, stem
 from bundle.volumes.lesion_table import VolumeLesion
 
-__all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes"]
+__all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes", "take_shard"]
 
 _LISTS = (".txt", ".csv", ".tsv")
 _COLUMNS = ("image", "file", "path", "filename")
@@ -217,3 +217,20 @@ def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = Fal
     files = list(dict.fromkeys(Path(os.path.normpath(file.absolute())) for file in files))
     base = _shared_folder(files, Path(os.path.normpath(base.absolute())))
     return [VolumeInput(file, name) for file, name in zip(files, _names(files, base), strict=True)]
+
+
+def take_shard(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
+    """Return every n-th volume from the i-th on, for a shard of ``"i/n"``; all of them without a shard.
+
+    Raises:
+        InputError: if a shard is not of that form.
+    """
+    if shard is None:
+        return list(volumes)
+    try:
+        number, count = map(int, shard.split("/"))
+    except ValueError:
+        number, count = 0, 0
+    if not 1 <= number <= count:
+        raise InputError(f"--shard {shard} is none: i/n is expected, 1/4 to 4/4 for instance.")
+    return list(volumes[number - 1 :: count])
