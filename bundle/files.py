@@ -1,4 +1,4 @@
-"""Files that are found, and files that are whole or not there."""
+"""Finding files, and writing them whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bundle_root", "files_below", "remove_unfinished", "replacing", "write_atomically", "write_json"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "bundle_root",
+    "files_below",
+    "images_below",
+    "remove_unfinished",
+    "replacing",
+    "stem",
+    "write_atomically",
+    "write_json",
+]
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+"""The image files that are read: NIfTI and MGH."""
 
 
 def bundle_root() -> str:
@@ -19,30 +32,45 @@ def bundle_root() -> str:
     return str(Path(__file__).resolve().parents[1])
 
 
-def files_below(folder: Path, outside: Path) -> Iterator[Path]:
-    """The files in a folder and its subfolders, in the order of their names; links are followed, but not in circles.
+def stem(path: str | Path) -> str:
+    """Return a file's name without its image suffix, ``.nii.gz`` included."""
+    name = Path(path).name
+    return next((name[: -len(suffix)] for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), name)
+
+
+def files_below(folder: Path, outside: Path | None = None) -> Iterator[Path]:
+    """Find the files in a folder and its subfolders, sorted by name; links are followed, but not in circles.
+
+    Hidden files and folders are left out, and so is ``__MACOSX``: macOS leaves ``._scan.nii.gz`` beside
+    ``scan.nii.gz``.
 
     Args:
         folder: where to begin.
-        outside: a folder that is not searched, resolved.
+        outside: a folder that is not searched, because results are written there.
 
     Yields:
-        all but hidden ones: macOS leaves ``._scan.nii.gz`` beside ``scan.nii.gz``.
+        paths that begin with ``folder``; a link that leads nowhere is one of them.
     """
     entered: set[Path] = set()
+    excluded = None if outside is None else outside.resolve()
     for current, folders, files in os.walk(folder, followlinks=True):
         real = Path(current).resolve()
-        if real in entered or real.is_relative_to(outside):
+        if real in entered or (excluded is not None and real.is_relative_to(excluded)):
             folders.clear()
             continue
         entered.add(real)
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         yield from (Path(current, name) for name in sorted(files) if not name.startswith("."))
+
+
+def images_below(folder: Path, outside: Path | None = None) -> Iterator[Path]:
+    """Find the images among :func:`files_below`, by their suffixes."""
+    return (file for file in files_below(folder, outside) if file.name.lower().endswith(IMAGE_SUFFIXES))
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of ``path`` when the block ends well and is removed when it does not.
+    """Yield a name to write to, which replaces ``path`` if the block succeeds and is removed if it does not.
 
     Args:
         path: the file; its folder is made. The name keeps its suffixes and is hidden.
@@ -59,7 +87,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_atomically(text: str, path: str | Path) -> None:
-    """Writes a text file.
+    """Write a text file.
 
     Args:
         text: its content.
@@ -70,7 +98,7 @@ def write_atomically(text: str, path: str | Path) -> None:
 
 
 def write_json(content: Any, path: str | Path) -> None:
-    """Writes a JSON file.
+    """Write a JSON file.
 
     Args:
         content: what it says.
@@ -80,10 +108,10 @@ def write_json(content: Any, path: str | Path) -> None:
 
 
 def remove_unfinished(path: str | Path) -> None:
-    """Removes what a process that was killed left of ``path`` while it wrote it.
+    """Remove what a killed process left of ``path`` while writing it.
 
     Args:
-        path: the file that nothing writes at the moment.
+        path: a file that no process is writing.
     """
     target = Path(path)
     for leftover in target.parent.glob(f".*.{escape(target.name)}"):

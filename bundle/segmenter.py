@@ -1,4 +1,7 @@
-"""What ``python -m scripts.segment`` runs, apart from what it is called with."""
+"""What a command asks for, and from it the network, the pipeline and the batch: the same for every command.
+
+``scripts.segment``, the DICOM receiver, the machines of a Ray cluster and ``scripts.export`` take this way.
+"""
 
 from __future__ import annotations
 
@@ -7,286 +10,225 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import monai
 import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
-from bundle.acceleration.backends import TorchBackend
-from bundle.acceleration.memory import keep_freed_memory, return_freed_memory
 from bundle.dicom.files import check_installed, find_dicom_files
 from bundle.errors import InputError, find_input_error
-from bundle.files import bundle_root, remove_unfinished, write_json
+from bundle.files import bundle_root
 from bundle.processes import keep_to_quota
 from bundle.volumes.batch import VolumeBatch
 from bundle.volumes.cluster import ClusterBatch, connected
-from bundle.volumes.inputs import VolumeInput, find_volumes
+from bundle.volumes.inputs import Algorithm, VolumeInput, file_hash, find_volumes, take_shard
+from bundle.volumes.ledger import Ledger
 from bundle.volumes.lesion_table import RegionAtlas
+from bundle.volumes.output import begin_output, describe_timing, report
 from bundle.volumes.pipeline import VolumePipeline
-from bundle.volumes.records import file_hash, write_tables
-from bundle.volumes.report import write_report
 
-__all__ = ["batch_on_machine", "begin_output", "inference_config", "load_network", "make_batch", "run"]
+if TYPE_CHECKING:
+    from bundle.acceleration.backends import BackendName
+    from bundle.transforms.registration import OnFailure
 
-_DONE, _SOME_FAILED = 0, 1
+__all__ = ["SegmentOptions", "batch_on_machine", "load_network", "make_batch", "run"]
+
+_ALL_DONE, _SOME_FAILED = 0, 1
 # On the results; the weights have a hash of their own.
 _WITHOUT_EFFECT = ("ckpt_path", "dataset_dir", "inferer::progress", "output_dir", "progress")
-_SHARED = ("volumes.tsv", "lesions.tsv", "report.html")
 
 
-def inference_config(overrides: Mapping[str, Any]) -> ConfigParser:
-    """configs/inference.json with what was asked for in place of its own."""
-    parser = ConfigParser()
-    parser.read_config(str(Path(bundle_root()) / "configs" / "inference.json"))
-    parser.update({name: value for name, value in overrides.items() if value is not None})
-    return parser
+@dataclass(frozen=True)
+class SegmentOptions:
+    """All options of a command that its results depend on; None leaves the value to configs/inference.json.
 
+    Args:
+        threshold: probability from which a voxel is lesion.
+        smallest_lesion_ml: smaller lesions are left out.
+        probability: write the probability of each voxel too.
+        uncertainty: write its entropy too.
+        views: write a page for each volume too.
+        tta_flips, amp, backend: see :class:`bundle.inferers.SliceStackInferer`.
+        on_failure, bias_correction, space: see :class:`bundle.transforms.VolumePreprocessing`.
+        regions: a label image in MNI space.
+        weights: a file.
+        series: number or UID of the series that is taken of each DICOM study.
+        structured_report: write a DICOM structured report too.
+    """
 
-def _version() -> str:
-    return json.loads((Path(bundle_root()) / "configs" / "metadata.json").read_text())["version"]
+    threshold: float | None = None
+    smallest_lesion_ml: float = 0.025
+    probability: bool = False
+    uncertainty: bool = False
+    views: bool = False
+    tta_flips: Sequence[Sequence[int]] | None = None
+    on_failure: OnFailure = "raise"
+    bias_correction: bool = False
+    regions: str | None = None
+    weights: str | None = None
+    space: str | None = None
+    amp: bool = True
+    backend: BackendName = "auto"
+    series: str | None = None
+    structured_report: bool = False
 
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> SegmentOptions:
+        """Return the options among the arguments of a command, which may have fewer and others of its own."""
+        return cls(**{option.name: arguments[option.name] for option in fields(cls) if option.name in arguments})
 
-def _versions() -> str:
-    return f"stroke lesion bundle {_version()}, monai {monai.__version__}, torch {torch.__version__}"
+    def config(self, **further: Any) -> ConfigParser:
+        """Return configs/inference.json with the options, and with further values, in place of its own."""
+        parser = ConfigParser()
+        parser.read_config(str(Path(bundle_root()) / "configs" / "inference.json"))
+        names = ("threshold", "smallest_lesion_ml", "tta_flips", "on_failure", "bias_correction", "space", "amp")
+        values = {name: getattr(self, name) for name in (*names, "backend")}
+        values |= {"save_probability": self.probability, "ckpt_path": self.weights, **further}
+        parser.update({name: value for name, value in values.items() if value is not None})
+        return parser
+
+    def settings_hash(self, parser: ConfigParser) -> str:
+        """Return a hash of all that the results depend on beside input, weights and software.
+
+        Args:
+            parser: of :meth:`config`.
+        """
+        settings = {name: value for name, value in parser.config.items() if name not in _WITHOUT_EFFECT}
+        # Files count by their content; the choice of a series is one of the input.
+        options = replace(self, weights=None, series=None, regions=self.regions and file_hash(Path(self.regions)))
+        asked = {**settings, "options": asdict(options), "trained_with": parser.get_parsed_content("trained_with")}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
+    def for_other_machines(self) -> SegmentOptions:
+        """Return the options with paths that hold in other working directories too."""
+        weights, regions = (file and str(Path(file).absolute()) for file in (self.weights, self.regions))
+        return replace(self, weights=weights, regions=regions)
 
 
 def load_network(parser: ConfigParser) -> torch.nn.Module:
-    """The config's network with its weights."""
+    """Return the config's network with its weights."""
     network: torch.nn.Module = parser.get_parsed_content("network")
     for load in parser.get_parsed_content("handlers"):
         load(Engine(lambda engine, batch: None))
     return network.eval()
 
 
-def _batch(
-    parser: ConfigParser,
-    output: Path,
-    workers: int,
-    regions: str | None,
-    dicom: Mapping[str, Any] | None,
-    **options: Any,
-) -> VolumeBatch:
-    """All that is needed for a batch, from the config; with options of DicomPipeline where there is DICOM."""
-    atlas = None if regions is None else RegionAtlas(regions)
+def _batch(parser: ConfigParser, options: SegmentOptions, output: Path, workers: int) -> VolumeBatch:
+    regions = None if options.regions is None else RegionAtlas(options.regions)
     network, inferer = load_network(parser), parser.get_parsed_content("inferer")
-    device = parser.get_parsed_content("device")
+    device, threshold = (parser.get_parsed_content(name) for name in ("device", "threshold"))
     weights = file_hash(Path(parser.get_parsed_content("ckpt_path")))
-    asked = {
-        **parser.config,
-        **options,
-        "trained_with": parser.get_parsed_content("trained_with"),
-        "regions": regions and file_hash(Path(regions)),
-        **{name: value for name, value in (dicom or {}).items() if value},
-    }
-    settings = json.dumps({key: asked[key] for key in sorted(asked) if key not in _WITHOUT_EFFECT}, default=str)
-    threshold = parser.get_parsed_content("threshold")
-    steps: Callable[..., VolumePipeline] = VolumePipeline
-    if dicom is not None:
-        # Here, so that a batch of images does not wait for packages that it may not have.
-        from bundle.dicom.pipeline import DicomPipeline
-        from bundle.dicom.segmentation import Algorithm
-
-        name = f"{type(network).__name__} for stroke lesions"
-        steps = partial(DicomPipeline, algorithm=Algorithm(name, _version(), weights, threshold), **dicom)
-    pipeline = steps(
+    version = json.loads((Path(bundle_root()) / "configs" / "metadata.json").read_text())["version"]
+    pipeline = VolumePipeline(
         parser.get_parsed_content("preprocessing"),
         output,
         threshold=threshold,
-        save_probability=parser.get_parsed_content("save_probability"),
-        regions=atlas,
-        **options,
+        smallest_lesion_ml=options.smallest_lesion_ml,
+        save_probability=options.probability,
+        save_uncertainty=options.uncertainty,
+        save_view=options.views,
+        regions=regions,
+        algorithm=Algorithm(f"{type(network).__name__} for stroke lesions", version, weights, threshold),
     )
 
     @torch.inference_mode()
     def infer(image: torch.Tensor) -> torch.Tensor:
         return inferer(image.to(device), network)
 
-    return VolumeBatch(
-        pipeline,
-        infer,
-        weights,
-        hashlib.sha256(settings.encode()).hexdigest(),
-        _versions(),
-        workers,
-        parser.get_parsed_content("progress"),
-    )
+    versions = f"stroke lesion bundle {version}, monai {monai.__version__}, torch {torch.__version__}"
+    ledger = Ledger(output, weights, options.settings_hash(parser), versions)
+    return VolumeBatch(pipeline, infer, ledger, workers, parser.get_parsed_content("progress"))
 
 
 def make_batch(
-    output: Path,
-    config: Mapping[str, Any],
-    pipeline: Mapping[str, Any],
-    workers: int,
-    regions: str | None = None,
-    dicom: Mapping[str, Any] | None = None,
+    options: SegmentOptions, output: Path, workers: int = 0, progress: bool = False, slice_progress: bool = False
 ) -> tuple[VolumeBatch, str]:
-    """A batch that is ready to run, and the name of the backend that computes its network.
+    """Return a batch that is ready to run, and the name of the backend that computes its network.
 
     Args:
+        options: what is asked for.
         output: the folder of the results.
-        config: what stands in place of configs/inference.json's values, where it is not None.
-        pipeline: options of :class:`bundle.volumes.VolumePipeline`.
         workers: processes beside this one.
-        regions: a label image in MNI space.
-        dicom: options of :class:`bundle.dicom.pipeline.DicomPipeline`, where volumes may come as DICOM.
+        progress: show a bar over the volumes.
+        slice_progress: show a bar over the slices of each volume.
 
     Raises:
-        InputError: when an option cannot be used.
+        InputError: if an option cannot be used.
     """
-    parser = inference_config(config)
+    from bundle.acceleration.memory import keep_freed_memory, return_freed_memory
+
+    parser = options.config(progress=progress, **{"inferer::progress": slice_progress})
     try:
-        batch = _batch(parser, output, workers, regions, dicom, **pipeline)
+        batch = _batch(parser, options, output, workers)
     except (RuntimeError, TypeError, ValueError) as error:  # MONAI makes a RuntimeError of what a component raises
         if find_input_error(error) is None:
             reason = " ".join(str(error.__cause__ or error).split())
             raise InputError(f"An option cannot be used: {reason}") from error
         raise
-    backend = parser.get_parsed_content("inferer").backend
-    if isinstance(backend, TorchBackend):
+    backend = parser.get_parsed_content("inferer").backend.name
+    if backend == "torch":
         keep_freed_memory()
     else:  # it has memory of its own
         return_freed_memory()
-    return batch, backend.name
+    return batch, backend
 
 
-def _find(source: str, output: Path, dicom: Mapping[str, Any]) -> tuple[list[VolumeInput], list[str] | None]:
-    """The volumes of a source; and of its DICOM studies, if any, for people, which series were taken and why.
+def _find(source: str, output: Path, options: SegmentOptions) -> tuple[list[VolumeInput], list[str]]:
+    """Return the volumes of a source and, of its DICOM studies, which series were taken and why.
 
     Raises:
-        InputError: when there are none, or options for DICOM and no DICOM.
+        InputError: if there are none, or options for DICOM and no DICOM.
     """
     files = find_dicom_files(source, output)
     if not files:
         volumes = find_volumes(source, output)
-        for option in (name for name, value in dicom.items() if value):
-            raise InputError(f"--{option} is for DICOM, and {source} holds none.")
-        return volumes, None
+        for name in ("series", "structured_report"):
+            if getattr(options, name):
+                raise InputError(f"--{name} is for DICOM, and {source} holds none.")
+        return volumes, []
     check_installed()
-    from bundle.dicom.studies import find_studies  # here, so that a batch of images does not wait for it
+    from bundle.dicom.source import find_studies  # here, so that a batch of images does not wait for it
 
     images = find_volumes(source, output, may_be_none=True) if Path(source).is_dir() else []
-    studies = find_studies(files, source, output, dicom["series"], [volume.name for volume in images])
+    names = [volume.name for volume in images]
+    studies = find_studies(files, source, output, options.series, names, options.structured_report)
     lines = [f"{study.folder}: {line}" for study in studies for line in study.lines]
     return [*images, *(study.volume for study in studies)], lines
 
 
 def _identity(batch: VolumeBatch, backend: str) -> dict[str, str]:
-    """What has to be the same on the machines of a cluster, for masks that are."""
-    return {"software": batch.versions, "network": backend, "weights": batch.weights, "settings": batch.settings}
+    """Return what has to be the same on the machines of a cluster, for the same masks."""
+    ledger = batch.ledger
+    return {"software": ledger.versions, "network": backend, "weights": ledger.weights, "settings": ledger.settings}
 
 
-def batch_on_machine(
-    expected: Mapping[str, str],
-    config: Mapping[str, Any],
-    output: Path,
-    regions: str | None,
-    options: Mapping[str, Any],
-    dicom: Mapping[str, Any] | None,
-) -> VolumeBatch:
-    """The batch on a machine of a cluster.
+def batch_on_machine(expected: Mapping[str, str], options: SegmentOptions, output: Path) -> VolumeBatch:
+    """Return the batch on a machine of a cluster.
 
     Args:
         expected: software, network, weights and settings of the machine where the command runs.
-        config: see :func:`run`, as are the others.
+        options: what is asked for.
         output: the folder of the results.
-        regions: a label image in MNI space.
-        options: of :class:`bundle.volumes.VolumePipeline`.
-        dicom: see :func:`make_batch`.
 
     Raises:
-        InputError: when the machine has others, or something is missing on it.
+        InputError: if the machine has others, or something is missing on it.
     """
-    quiet = {**config, "progress": False, "inferer::progress": False}
-    batch, backend = make_batch(output, quiet, options, 0, regions, dicom)
+    batch, backend = make_batch(options, output)
     for kind, found in _identity(batch, backend).items():
         if found != expected[kind]:
             raise InputError(f"its {kind} is {found}, where {expected[kind]} is expected, as on the first machine.")
     return batch
 
 
-def _absolute(file: str | None) -> str | None:
-    """A path that holds in other working directories too."""
-    return file and str(Path(file).absolute())
-
-
-def _share(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
-    """Every n-th volume from the i-th on, for a shard of ``"i/n"``."""
-    if shard is None:
-        return list(volumes)
-    try:
-        number, count = map(int, str(shard).split("/"))
-    except ValueError:
-        number, count = 0, 0
-    if not 1 <= number <= count:
-        raise InputError(f"--shard {shard} is none: i/n is expected, 1/4 to 4/4 for instance.")
-    return list(volumes[number - 1 :: count])
-
-
-def begin_output(output: Path, alone: bool) -> None:
-    """Makes the folder and the log in it.
-
-    Args:
-        output: the folder of the results.
-        alone: whether nothing else writes there.
-
-    Raises:
-        InputError: when nothing can be written there.
-    """
-    description = {
-        "Name": "Stroke lesions",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "stroke lesion bundle", "Description": "Not for clinical use."}],
-    }
-    try:
-        write_json(description, output / "dataset_description.json")
-        for name in _SHARED if alone else ():
-            remove_unfinished(output / name)
-        log = logging.FileHandler(output / "segment.log", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise InputError(f"{output} cannot be written to: {error.strerror or error}.") from error
-    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("bundle")
-    logger.addHandler(log)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-
-def _summary(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], output: Path) -> int:
-    """Says what came of it; the exit code."""
-    names = {volume.name for volume in asked}
-    mine = [record for record in records if record["name"] in names]
-    failed = [record for record in mine if record["status"] == "failed"]
-    checked = [record for record in mine if record["status"] == "done" and record["warnings"]]
-    for record in failed:
-        print(f"Failed: {record['error']}", file=sys.stderr)
-    print(
-        f"{len(mine) - len(failed)} of {len(asked)} volumes are segmented, {len(checked)} of these should be looked at."
-        f"\nReport: {output / 'report.html'}\nTables: {output / 'volumes.tsv'}, {output / 'lesions.tsv'}"
-        f"\nLog:    {output / 'segment.log'}\nNot for clinical use."
-    )
-    return _SOME_FAILED if failed or len(mine) < len(asked) else _DONE
-
-
-def _timing(records: Sequence[Mapping[str, Any]], import_seconds: float, ready_seconds: float, seconds: float) -> str:
-    """Where the time of a run went."""
-    done = [record["timing"] for record in records if record["status"] == "done"]
-    lines = [f"Seconds: {import_seconds:.1f} for imports, {ready_seconds:.1f} for the network, {seconds:.1f} at work."]
-    if done:
-        medians = ", ".join(f"{step} {median(timing[step] for timing in done):.2f}" for step in done[0])
-        lines.append(f"Seconds a volume, medians of {len(done)}: {medians}.")
-    return "\n".join(lines)
-
-
 def _work(batch: VolumeBatch | ClusterBatch, volumes: Sequence[VolumeInput]) -> None:
-    """Segments volumes until all are, or it is stopped."""
+    """Segment volumes until all are done, or it is stopped."""
     try:
         batch.run(volumes)
     except KeyboardInterrupt:
@@ -298,69 +240,55 @@ def _work(batch: VolumeBatch | ClusterBatch, volumes: Sequence[VolumeInput]) -> 
 def run(
     source: str,
     output: str,
-    config: Mapping[str, Any],
-    pipeline: Mapping[str, Any],
-    regions: str | None = None,
+    options: SegmentOptions,
     shard: str | None = None,
     workers: int | None = None,
-    dicom: Mapping[str, Any] | None = None,
     ray: str | None = None,
+    progress: bool = True,
     import_seconds: float | None = None,
 ) -> int:
-    """Segments volumes.
+    """Segment volumes, and print what came of it.
 
     Args:
         source: where they are.
         output: the folder of the results.
-        config: what stands in place of configs/inference.json's values, where it is not None.
-        pipeline: options of :class:`bundle.volumes.VolumePipeline`.
-        regions: a label image in MNI space.
+        options: what is asked for.
         shard: ``"i/n"`` for the i-th of n parts of the volumes.
         workers: processes beside this one; 2, or none for a single volume.
-        dicom: ``series`` that is taken of each study, ``structured_report`` whether one is written.
         ray: the address of a Ray cluster whose machines do the work.
-        import_seconds: what the imports took, when the seconds are to be told.
+        progress: show a bar.
+        import_seconds: how long the imports took, if the seconds are to be printed.
 
     Returns:
-        the exit code.
+        the exit code: 0 if all are segmented, else 1.
 
     Raises:
-        InputError: when nothing can be done.
+        InputError: if nothing can be done.
     """
     begin = time.perf_counter()
     if ray is not None and workers is not None:
         raise InputError("--workers is for one machine: with --ray each core of each machine has a volume of its own.")
     keep_to_quota()
     target = Path(output).resolve()
-    dicom = {"series": None, "structured_report": False} if dicom is None else dicom
-    volumes, choices = _find(source, target, dicom)
-    asked = _share(volumes, shard)
-    reports = None if choices is None else {"structured_report": dicom["structured_report"]}
-    config = {**config, "inferer::progress": config["progress"] and len(asked) == 1}
+    volumes, choices = _find(source, target, options)
+    asked = take_shard(volumes, shard)
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
-    batch, backend = make_batch(target, config, pipeline, workers, regions, reports)
+    batch, backend = make_batch(options, target, workers, progress, progress and len(asked) == 1)
     with nullcontext() if ray is None else connected(ray):
         begin_output(target, alone=shard is None)
-        for line in (f"Network: {backend}", *(choices or ())):
+        for line in (f"Network: {backend}", *choices):
             logging.getLogger("bundle").info("%s", line)
-        for line in choices or ():
+        for line in choices:
             print(line)
         ready = time.perf_counter()
         if ray is None:
             _work(batch, asked)
         else:
-            config = {**config, "ckpt_path": _absolute(config["ckpt_path"])}
-            arguments = _identity(batch, backend), config, target, _absolute(regions), pipeline, reports
-            _work(ClusterBatch(batch, partial(batch_on_machine, *arguments)), asked)
+            build = partial(batch_on_machine, _identity(batch, backend), options.for_other_machines(), target)
+            _work(ClusterBatch(batch.ledger, build, progress), asked)
     done = time.perf_counter()
-    records = batch.records(volumes)
-    try:
-        write_tables(records, target)
-        write_report(records, target)
-    except OSError as error:
-        print(f"Error: the tables in {target} could not be written: {error.strerror or error}.", file=sys.stderr)
-        return _SOME_FAILED
-    code = _summary(records, asked, target)
+    records = batch.ledger.records(volumes)
+    all_done = report(records, asked, target)
     if import_seconds is not None:
-        print(_timing(records, import_seconds, ready - begin, done - ready))
-    return code
+        print(describe_timing(records, import_seconds, ready - begin, done - ready))
+    return _ALL_DONE if all_done else _SOME_FAILED

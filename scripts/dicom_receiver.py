@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ from scripts.command import run_command
 
 if TYPE_CHECKING:
     from bundle.acceleration.backends import BackendName
+    from bundle.dicom.receiver import Receiver
     from bundle.transforms.registration import OnFailure
-    from bundle.volumes.batch import VolumeBatch
 
 __all__ = ["receive"]
 
@@ -60,69 +61,37 @@ def receive(
         backend: "openvino" (pip install -r requirements/openvino.txt) or "torch"; "auto" takes the first where it is
             installed.
     """
+    arguments = locals()
     from bundle.dicom.files import check_installed
 
     check_installed()
-    from bundle.dicom.receiver import Peer, Receiver
+    from bundle.dicom.receiver import Peer, Receiver, segment_study
     from bundle.dicom.spool import Spool
     from bundle.processes import keep_to_quota
-    from bundle.segmenter import begin_output, make_batch
+    from bundle.segmenter import SegmentOptions, make_batch
+    from bundle.volumes.output import begin_output
 
     keep_to_quota()
-    destination = Peer.parse(str(peer))
-    others = [Peer.parse(sender) for sender in str(senders).split(",") if sender.strip()]
-    folder = Path(str(spool)).resolve()
-    config = {
-        "threshold": threshold,
-        "on_failure": on_failure,
-        "ckpt_path": weights,
-        "space": space,
-        "amp": True,
-        "backend": backend,
-        "progress": False,
-        "inferer::progress": False,
-    }
-    kept = Spool(folder)
-    batch, _ = make_batch(
-        folder / "results",
-        config,
-        {"smallest_lesion_ml": smallest_lesion_ml},
-        workers=0,
-        dicom={"structured_report": structured_report},
-    )
-    begin_output(folder / "results", alone=True)
+    destination = Peer.parse(peer)
+    others = [Peer.parse(sender) for sender in senders.split(",") if sender.strip()]
+    folder = Path(spool).resolve()
+    kept, results = Spool(folder), folder / "results"
+    batch, _ = make_batch(SegmentOptions.from_arguments(arguments), results)
+    begin_output(results, alone=True)
     logging.getLogger("bundle").addHandler(logging.StreamHandler())
-    receiver = Receiver(
-        kept,
-        lambda study: _segment(study, batch),
-        destination,
-        others,
-        ae_title=str(ae_title),
-        host=host,
-        port=port,
-        quiet_seconds=quiet_seconds,
-        keep_days=keep_days,
-    )
-    print(f"Listening as {ae_title} at {host}:{receiver.start()}; masks go to {destination}. Not for clinical use.")
-    sys.stdout.flush()
+    segment = partial(segment_study, batch, structured_report=structured_report)
+    receiver = Receiver(kept, segment, destination, others, ae_title, host, port, quiet_seconds, keep_days)
+    where = f"{ae_title} at {host}:{receiver.start()}"
+    print(f"Listening as {where}; masks go to {destination}. Not for clinical use.", flush=True)
+    _serve(receiver)
+
+
+def _serve(receiver: Receiver) -> None:
+    """Receive until Ctrl-C."""
     try:
         receiver.run(threading.Event())
     except KeyboardInterrupt:
         print("Stopped: the next start goes on from here.", file=sys.stderr)
-
-
-def _segment(folder: Path, batch: VolumeBatch) -> tuple[list[Path], str]:
-    """The DICOM results of a study, and what failed."""
-    from bundle.dicom.files import find_dicom_files
-    from bundle.dicom.studies import find_studies
-
-    output = batch.pipeline.output
-    inputs = find_studies(find_dicom_files(folder, output), folder.parent, output)
-    for line in (line for study in inputs for line in study.lines):
-        logging.getLogger("bundle").info("%s", line)
-    records = batch.run([study.volume for study in inputs])
-    files = [output / file for record in records for file in record.get("files", ()) if file.endswith(".dcm")]
-    return files, " ".join(record["error"] for record in records if record["error"])
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ def export(file: str, weights: str | None = None) -> None:
     from bundle.acceleration.backends import convert_to_openvino, openvino_files
     from bundle.acceleration.folding import inference_form
     from bundle.networks import SliceStackUNet
-    from bundle.segmenter import inference_config, load_network
+    from bundle.segmenter import SegmentOptions, load_network
 
-    network = load_network(inference_config({"ckpt_path": weights, "device": "cpu"}))
+    network = load_network(SegmentOptions(weights=weights).config(device="cpu"))
     assert isinstance(network, SliceStackUNet)  # as the config has it
     model = convert_to_openvino(inference_form(network))
     structure, weights_bytes = openvino_files(model)

@@ -37,7 +37,7 @@ def segment(
     ray: str | None = None,
     progress: bool = True,
     timing: bool = False,
-    series: str | int | None = None,
+    series: str | None = None,
     structured_report: bool = False,
 ) -> None:
     """Segments stroke lesions in T1w volumes. Not for clinical use.
@@ -78,38 +78,18 @@ def segment(
         series: number or SeriesInstanceUID of the series that is taken of each DICOM study, whatever it is called.
         structured_report: write the volumes of a DICOM study's lesions as a structured report (TID 1500) too.
     """
+    arguments = locals()
     begin = time.perf_counter()
-    # Else the garbage collector would go through all that is imported again and again, for a quarter of the import's
-    # time, and at the end once more for more than a second.
+    # The garbage collector would search all that is imported again and again, for a quarter of the import's time, and
+    # for more than a second at the end.
     gc.disable()
-    from bundle.segmenter import run  # here, so that --help does not wait for torch
+    from bundle.segmenter import SegmentOptions, run  # here, so that --help does not wait for torch
 
     gc.freeze()
     gc.enable()
-    code = run(
-        str(source),  # Fire makes a number of a folder that is called 2024
-        str(output),
-        {
-            "threshold": threshold,
-            "save_probability": probability,
-            "tta_flips": tta_flips,
-            "on_failure": on_failure,
-            "bias_correction": bias_correction,
-            "ckpt_path": weights,
-            "space": space,
-            "amp": amp,
-            "backend": backend,
-            "progress": progress,
-        },
-        {"smallest_lesion_ml": smallest_lesion_ml, "save_uncertainty": uncertainty, "save_view": views},
-        regions=regions and str(regions),
-        shard=shard,
-        workers=workers,
-        dicom={"series": None if series is None else str(series), "structured_report": structured_report},
-        ray=ray and str(ray),
-        import_seconds=time.perf_counter() - begin if timing else None,
-    )
-    raise SystemExit(code)
+    seconds = time.perf_counter() - begin if timing else None
+    options = SegmentOptions.from_arguments(arguments)
+    raise SystemExit(run(source, output, options, shard, workers, ray, progress, seconds))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,22 +11,12 @@ import nibabel as nib
 import numpy as np
 from monai.data import load_decathlon_datalist, partition_dataset
 
+from bundle.bids import find_subject
+from bundle.checks import check_same_grid
 from bundle.errors import InputError, explain
+from bundle.files import IMAGE_SUFFIXES, images_below, stem
 
 __all__ = ["check_datalist", "find_images", "load_datalist", "split_datalist"]
-
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
-
-
-def stem(path: str | Path) -> str:
-    """A file's name without its image suffix, ``.nii.gz`` included."""
-    name = Path(path).name
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
-
-
-def _is_image(file: Path) -> bool:
-    """Hidden files are none: macOS leaves ``._scan.nii.gz`` beside ``scan.nii.gz``."""
-    return file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".") and file.is_file()
 
 
 def find_images(source: str | Path | Sequence[str | Path], outside: str | Path | None = None) -> list[str]:
@@ -45,14 +34,12 @@ def find_images(source: str | Path | Sequence[str | Path], outside: str | Path |
         return [file for one in source for file in find_images(one, outside)]
     path = Path(source)
     if not path.exists():
-        raise InputError(f"{path} does not exist: a folder of T1w images ({', '.join(SUFFIXES)}) is expected.")
+        raise InputError(f"{path} does not exist: a folder of T1w images ({', '.join(IMAGE_SUFFIXES)}) is expected.")
     if path.is_file():
         return [str(path)]
-    found = [file for file in sorted(path.rglob("*")) if _is_image(file)]
-    if outside is not None:
-        found = [file for file in found if not file.resolve().is_relative_to(Path(outside).resolve())]
+    found = sorted(file for file in images_below(path, None if outside is None else Path(outside)) if file.is_file())
     if not found:
-        raise InputError(f"{path} holds no image: files ending in {', '.join(SUFFIXES)} are expected.")
+        raise InputError(f"{path} holds no image: files ending in {', '.join(IMAGE_SUFFIXES)} are expected.")
     names = Counter(file.parent / stem(file) for file in found)
     if doubled := [str(name) for name, count in names.items() if count > 1]:
         raise InputError(f"{doubled[0]} exists with several suffixes: one image of a name in a folder is expected.")
@@ -121,12 +108,9 @@ def _problems(item: dict, allow_empty_labels: bool) -> str | None:
         file = item["label"]
         label = nib.load(file)
         voxels = np.asanyarray(label.dataobj)
+        check_same_grid(file, label, item["image"], image)
     except Exception as error:  # whatever a damaged file makes a reader raise
         return explain(file, error)
-    if image.shape[:3] != label.shape[:3]:
-        return f"{item['label']} is {label.shape} and its image {image.shape}: they must have the same shape."
-    if not np.allclose(image.affine, label.affine, atol=1e-2):
-        return f"{item['label']} lies elsewhere than its image: their affines differ."
     if not allow_empty_labels and not voxels.any():
         return f"{item['label']} has no lesion voxel: set allow_empty_labels if that is meant."
     return None
@@ -162,8 +146,7 @@ def _subject(item: dict) -> str:
     """The person a case is of: its ``subject`` key, the ``sub-<label>`` of a BIDS path, or the image itself."""
     if "subject" in item:
         return str(item["subject"])
-    entity = re.search(r"sub-[A-Za-z0-9]+", str(item["image"]))
-    return entity.group() if entity else str(item["image"])
+    return find_subject(item["image"]) or str(item["image"])
 
 
 def split_datalist(data: Sequence[dict], val_fraction: float, seed: int = 0) -> tuple[list[dict], list[dict]]:

@@ -6,9 +6,8 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from bundle.data.datalists import SUFFIXES
 from bundle.errors import InputError
-from bundle.files import files_below
+from bundle.files import IMAGE_SUFFIXES, files_below
 
 __all__ = ["check_installed", "find_dicom_files"]
 
@@ -53,5 +52,5 @@ def find_dicom_files(source: str | Path, output: str | Path) -> list[Path]:
         return [path] if _is_dicom(path) else []
     if not path.is_dir() or (path / "dataset_description.json").exists():
         return []
-    others = (file for file in files_below(path, outside) if not file.name.lower().endswith(SUFFIXES))
+    others = (file for file in files_below(path, outside) if not file.name.lower().endswith(IMAGE_SUFFIXES))
     return [file for file in others if _is_dicom(file)]

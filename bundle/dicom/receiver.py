@@ -19,10 +19,13 @@ from pynetdicom.sop_class import Verification
 from pynetdicom.transport import ThreadedAssociationServer
 
 from bundle.dicom.conversion import TRANSFER_SYNTAXES
+from bundle.dicom.files import find_dicom_files
+from bundle.dicom.source import find_studies
 from bundle.dicom.spool import Spool
 from bundle.errors import InputError, explain
+from bundle.volumes.batch import VolumeBatch
 
-__all__ = ["Peer", "Receiver", "send"]
+__all__ = ["Peer", "Receiver", "segment_study", "send"]
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +116,27 @@ def send(files: Sequence[Path], peer: Peer, ae_title: str) -> list[str]:
     finally:
         association.release()
     return sent
+
+
+def segment_study(batch: VolumeBatch, folder: Path, structured_report: bool = False) -> tuple[list[Path], str]:
+    """Segment the T1w series of a study.
+
+    Args:
+        batch: ready to run.
+        folder: of the study.
+        structured_report: write the volumes of the lesions as a structured report too.
+
+    Returns:
+        the DICOM objects to send, and a sentence on what failed; empty if nothing did.
+    """
+    output = batch.ledger.output
+    files = find_dicom_files(folder, output)
+    studies = find_studies(files, folder.parent, output, structured_report=structured_report)
+    for line in (line for study in studies for line in study.lines):
+        _log.info("%s", line)
+    records = batch.run([study.volume for study in studies])
+    made = [output / file for record in records for file in record.get("files", ()) if file.endswith(".dcm")]
+    return made, " ".join(record["error"] for record in records if record["error"])
 
 
 @dataclass

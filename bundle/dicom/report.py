@@ -24,7 +24,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from bundle.dicom.segmentation import INFARCT, NOT_FOR_CLINICAL_USE, Algorithm, stable_uid
+from bundle.dicom.segmentation import INFARCT, NOT_FOR_CLINICAL_USE, SERIES_NUMBER_OFFSET, stable_uid
+from bundle.volumes.inputs import Algorithm
 from bundle.volumes.lesion_table import VolumeLesion
 
 __all__ = ["make_report"]
@@ -105,7 +106,7 @@ def make_report(
         [*source, segmentation],
         content,
         series_instance_uid=stable_uid("report series", segmentation.SOPInstanceUID),
-        series_number=int(segmentation.SeriesNumber) + 1000,
+        series_number=int(segmentation.SeriesNumber) + SERIES_NUMBER_OFFSET,
         sop_instance_uid=stable_uid("report", segmentation.SOPInstanceUID),
         instance_number=1,
         manufacturer="Stroke lesion bundle",

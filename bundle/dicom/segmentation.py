@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -17,11 +17,13 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, generate_uid
 
+from bundle.volumes.inputs import Algorithm
+
 __all__ = [
     "INFARCT",
     "NOT_FOR_CLINICAL_USE",
     "SEGMENT",
-    "Algorithm",
+    "SERIES_NUMBER_OFFSET",
     "make_segmentation",
     "read_source",
     "stable_uid",
@@ -41,34 +43,15 @@ SEGMENT: dict[str, Any] = {
 }
 """What a segment is, whoever writes it."""
 
-_SERIES_NUMBERS = 1000  # a segmentation's is its source's with this added, a report's with twice this
+SERIES_NUMBER_OFFSET = 1000
+"""From a source's series number to its segmentation's, and from that to its report's."""
+
 _PINK = highdicom.color.CIELabColor(60.0, 80.0, -20.0)
 # What a segmentation takes from its source; scanners and anonymisers leave some of it out.
 _OF_PATIENT_AND_STUDY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
-
-
-class Algorithm(NamedTuple):
-    """What made a mask.
-
-    Args:
-        name: of the network.
-        version: of this software.
-        weights: SHA-256 of the network's weights.
-        threshold: probability from which a voxel is lesion.
-    """
-
-    name: str
-    version: str
-    weights: str
-    threshold: float
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """Under the names by which a segmentation and a report give them."""
-        return {"weights SHA-256": self.weights, "threshold": f"{self.threshold:g}"}
 
 
 def stable_uid(*parts: str | bytes) -> UID:
@@ -115,7 +98,7 @@ def make_segmentation(source: Sequence[Dataset], mask: np.ndarray, algorithm: Al
         SegmentationTypeValues.BINARY,
         [segment],
         series_instance_uid=stable_uid("series", *identity),
-        series_number=int(first.get("SeriesNumber") or 0) + _SERIES_NUMBERS,
+        series_number=int(first.get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
         sop_instance_uid=stable_uid("segmentation", *identity),
         instance_number=1,
         manufacturer="Stroke lesion bundle",

@@ -17,6 +17,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
+from bundle.checks import check_slice_count
 from bundle.errors import InputError
 
 __all__ = ["MR_IMAGES", "Series", "Slices", "find_slices", "read_series"]
@@ -38,7 +39,6 @@ _PLACE = {
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
 }
-_FEWEST_SLICES = 8
 _SAME_DIRECTION = 1e-3
 _SAME_MM = 0.01
 _SAME_STEP = 0.05  # positions are text, and some scanners round them
@@ -203,8 +203,7 @@ def find_slices(series: Series) -> Slices:
     missing += [name for name in ("FrameOfReferenceUID", "Rows", "Columns") if not series.headers[0].get(name)]
     if missing:
         raise InputError(f"{where} does not say where its slices lie ({', '.join(missing)}): export it again.")
-    if len(frames) < _FEWEST_SLICES:
-        raise InputError(f"{where} has {len(frames)} slices: a head of at least {_FEWEST_SLICES} is expected.")
+    check_slice_count(where, len(frames))
     positions, orientations, sizes = (np.array([frame[name] for frame in frames], dtype=float) for name in _PLACE)
     if not _only(orientations, _SAME_DIRECTION):
         raise InputError(f"{where} has slices in several directions: a localizer or several stacks, no single volume.")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
 from monai.utils import convert_to_dst_type
 from tqdm import tqdm
 
-from bundle.acceleration.backends import Backend, BackendName, choose_backend
-from bundle.acceleration.quantization import SimulatedQuantization
 from bundle.networks import SliceStackUNet
 from bundle.transforms.preprocessing import VolumePreprocessing
 from bundle.transforms.slices import OFFSETS, Plane, StackSlices, from_plane, pad_slices, stack_padded, to_plane
+
+if TYPE_CHECKING:
+    from bundle.acceleration.backends import Backend, BackendName
+    from bundle.acceleration.quantization import SimulatedQuantization
 
 __all__ = ["AutocastInferer", "SliceStackInferer"]
 
@@ -114,6 +116,8 @@ class SliceStackInferer(Inferer):
         self.plane = plane
         self.ensemble = tuple(ensemble)
 
+        from bundle.acceleration.backends import choose_backend
+
         # One backend for each network: each keeps the network that it converted last.
         self.backend, *self.ensemble_backends = (
             choose_backend(backend, amp, self.device, self._quantization(preprocessing, each))
@@ -125,6 +129,8 @@ class SliceStackInferer(Inferer):
     ) -> Callable[[], SimulatedQuantization] | None:
         if preprocessing is None:
             return None
+        from bundle.acceleration.quantization import SimulatedQuantization
+
         return partial(SimulatedQuantization, preprocessing, self.offsets, plane=plane)
 
     def __call__(

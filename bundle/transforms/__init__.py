@@ -1,9 +1,9 @@
 """Transforms that MONAI does not have, and the deterministic preprocessing made of both."""
 
+from bundle.checks import CheckVolumed
 from bundle.transforms.atlas import TEMPLATE, ResampleToAtlasd, atlas_brain, atlas_grid
 from bundle.transforms.augmentation import BatchAffine, SliceAugmentation
 from bundle.transforms.bias_field import CorrectBiasField, CorrectBiasFieldd
-from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
 from bundle.transforms.postprocessing import LesionMask, LogitsToMask, LogitsToMaskd
 from bundle.transforms.preprocessing import VolumePreprocessing

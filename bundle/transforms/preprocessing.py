@@ -22,9 +22,9 @@ from monai.transforms import (
 )
 from monai.utils import ensure_tuple, look_up_option
 
+from bundle.checks import CheckVolumed
 from bundle.transforms.atlas import ResampleToAtlasd, atlas_brain
 from bundle.transforms.bias_field import CorrectBiasFieldd
-from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensityd
 from bundle.transforms.registration import AffineToMNId, OnFailure
 from bundle.transforms.spatial import BrainBoxd

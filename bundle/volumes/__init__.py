@@ -1,8 +1,8 @@
 """From volumes to lesion masks, tables and pictures: what every program that segments shares."""
 
 from bundle.volumes.batch import VolumeBatch
-from bundle.volumes.headers import check_header
 from bundle.volumes.inputs import VolumeInput, find_volumes
+from bundle.volumes.ledger import Ledger
 from bundle.volumes.lesion_table import RegionAtlas, VolumeLesion, entropy_bits, find_lesions
 from bundle.volumes.picture import (
     Agreement,
@@ -13,12 +13,13 @@ from bundle.volumes.picture import (
     save_volume_distribution,
 )
 from bundle.volumes.pipeline import PreparedVolume, VolumePipeline, VolumeResult
-from bundle.volumes.records import write_tables
 from bundle.volumes.report import write_report
+from bundle.volumes.tables import write_tables
 from bundle.volumes.view import save_view
 
 __all__ = [
     "Agreement",
+    "Ledger",
     "PreparedVolume",
     "RegionAtlas",
     "VolumeBatch",
@@ -27,7 +28,6 @@ __all__ = [
     "VolumePipeline",
     "VolumeResult",
     "agreement",
-    "check_header",
     "entropy_bits",
     "find_lesions",
     "find_volumes",

@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from bundle.errors import InputError, find_input_error
 from bundle.files import bundle_root
-from bundle.volumes.batch import VolumeBatch
+from bundle.volumes.batch import VolumeBatch, progress_bar
 from bundle.volumes.inputs import VolumeInput
+from bundle.volumes.ledger import Ledger
+from bundle.volumes.workers import ATTEMPTS, killed
 
 __all__ = ["ClusterBatch", "connected"]
 
 _log = logging.getLogger(__name__)
-_ATTEMPTS = 3
 _PATIENCE_S = 30  # in which a cluster answers, the start of the program that asks included
 
 BuildBatch = Callable[[], VolumeBatch]
@@ -68,7 +69,7 @@ def _segment(volume: VolumeInput, build: BuildBatch, shared: Path) -> _Outcome:
 
 
 def _answers(address: str) -> bool:
-    """Whether a cluster does; Ray itself would wait for one for ever, and not hear Ctrl-C."""
+    """Return whether a cluster answers at an address; Ray itself would wait for ever, deaf to Ctrl-C."""
     words = [sys.executable, "-m", "ray.scripts.scripts", "health-check", f"--address={address}"]
     try:
         return subprocess.run(words, capture_output=True, timeout=_PATIENCE_S, check=False).returncode == 0
@@ -115,22 +116,24 @@ def connected(address: str) -> Iterator[None]:
 
 @dataclass
 class ClusterBatch:
-    """Segments volumes on the machines of a cluster, each in a process on one core; only within :func:`connected`.
+    """Segmentation on the machines of a cluster, each volume in a process on one core; within :func:`connected`.
 
-    A volume whose process or machine goes is begun anew elsewhere, and fails when that happens three times. Machines
-    that join later get their part.
+    A volume whose process or machine is lost is begun again elsewhere, and fails when that happens three times.
+    Machines that join later get their part.
 
     Args:
-        batch: as it would run here: it says what is finished, and keeps the records.
-        build: makes the same on a machine; what it raises ends the run.
+        ledger: the records.
+        build: makes the batch on a machine; what it raises ends the run.
+        progress: show a bar.
     """
 
-    batch: VolumeBatch
+    ledger: Ledger
     build: BuildBatch
+    progress: bool = True
     _under_way: dict[Any, _Work] = field(default_factory=dict, init=False)
 
     def run(self, volumes: Sequence[VolumeInput]) -> list[dict[str, Any]]:
-        """Segments what is not finished yet.
+        """Segment what is not finished yet.
 
         Args:
             volumes: of :func:`find_volumes`.
@@ -141,14 +144,14 @@ class ClusterBatch:
         Raises:
             InputError: when a machine cannot segment: its folders, packages or weights are not those of this one.
         """
-        output = self.batch.pipeline.output
-        with NamedTemporaryFile(prefix=".shared-", dir=output) as shared, self.batch.bar(volumes) as bar:
-            for volume, key in self.batch.unfinished(volumes, bar):
+        bar = progress_bar(volumes, self.progress)
+        with NamedTemporaryFile(prefix=".shared-", dir=self.ledger.output) as shared, bar:
+            for volume, key in self.ledger.unfinished(volumes, bar.update):
                 self._submit(_Work(volume, key), Path(shared.name))
                 self._collect(Path(shared.name), bar, timeout=0)
             while self._under_way:
                 self._collect(Path(shared.name), bar, timeout=None)
-        return self.batch.records(volumes)
+        return self.ledger.records(volumes)
 
     def _submit(self, work: _Work, shared: Path) -> None:
         import ray
@@ -158,7 +161,7 @@ class ClusterBatch:
         self._under_way[segment.remote(work.volume, self.build, shared)] = work
 
     def _collect(self, shared: Path, bar: tqdm, timeout: float | None) -> None:
-        """Takes what has come back, after waiting for the first so many seconds."""
+        """Collect what has come back, waiting at most ``timeout`` seconds for the first."""
         import ray
         from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, WorkerCrashedError
 
@@ -167,7 +170,7 @@ class ClusterBatch:
             try:
                 outcome = ray.get(reference)
             except (NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError) as error:
-                self._begin_anew(work, shared, bar, type(error).__name__)
+                self._begin_again(work, shared, bar, type(error).__name__)
             except RayError as error:  # before the first line of ours
                 reason = str(error).strip().splitlines()[-1]
                 raise InputError(
@@ -182,17 +185,13 @@ class ClusterBatch:
         if outcome.record is None:
             raise InputError(f"The machine {outcome.machine} cannot segment: {outcome.refusal}")
         _log.info("%s came back from %s", work.volume.file, outcome.machine)
-        self.batch.tell(outcome.record)
+        self.ledger.add(outcome.record)
 
-    def _begin_anew(self, work: _Work, shared: Path, bar: tqdm, loss: str) -> None:
-        """After the process or the machine at work on a volume is gone; in the end the volume has failed."""
-        _log.warning("%s was lost, attempt %d of %d: %s", work.volume.file, work.attempt, _ATTEMPTS, loss)
-        if work.attempt < _ATTEMPTS:
+    def _begin_again(self, work: _Work, shared: Path, bar: tqdm, loss: str) -> None:
+        """Submit a volume again whose process or machine was lost; after the last attempt it has failed."""
+        _log.warning("%s was lost, attempt %d of %d: %s", work.volume.file, work.attempt, ATTEMPTS, loss)
+        if work.attempt < ATTEMPTS:
             self._submit(work._replace(attempt=work.attempt + 1), shared)
             return
-        reason = (
-            f"{work.volume.file} could not be processed: the process at work on it was killed {_ATTEMPTS} times, "
-            "probably for want of memory."
-        )
-        self.batch.fail(work.volume, work.key, reason)
+        self.ledger.fail(work.volume, work.key, killed(work.volume))
         bar.update()

@@ -1,4 +1,4 @@
-"""Which volumes a batch is made of, and what their results are called."""
+"""The volumes of a batch, where they come from and what their results are called."""
 
 from __future__ import annotations
 
@@ -6,58 +6,127 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from bundle.data.datalists import SUFFIXES, stem
+from bundle.bids import parse_name
 from bundle.errors import InputError
-from bundle.files import files_below
+from bundle.files import IMAGE_SUFFIXES, images_below, stem
+from bundle.volumes.lesion_table import VolumeLesion
 
-__all__ = ["VolumeInput", "find_volumes"]
+__all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes", "take_shard"]
 
 _LISTS = (".txt", ".csv", ".tsv")
 _COLUMNS = ("image", "file", "path", "filename")
 _LONGEST_NAME = 180
 _WILD = re.compile(r"[*?\[]")
-_BIDS_NAME = re.compile(r"sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*_T1w")
 
 
-class VolumeInput(NamedTuple):
-    """A volume of a batch.
+def file_hash(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: if it cannot be read, or is not a regular file.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not a file.")
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Algorithm(NamedTuple):
+    """The description of what makes the masks, for results that name it.
 
     Args:
-        file: where it is; it need not exist, for what a list names and is missing is a failure of the batch.
+        name: of the network.
+        version: of this software.
+        weights: SHA-256 of the network's weights.
+        threshold: probability from which a voxel is lesion.
+    """
+
+    name: str
+    version: str
+    weights: str
+    threshold: float
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The weights and the threshold, under the names by which results give them."""
+        return {"weights SHA-256": self.weights, "threshold": f"{self.threshold:g}"}
+
+
+@dataclass(frozen=True)
+class VolumeInput:
+    """A volume of a batch: an image file. Other sources of volumes are subclasses.
+
+    Args:
+        file: the image; it need not exist: a missing file that a list names is a failure of its volume alone.
         name: of its results, without suffix: the folders below the input's and the stem; no other volume of the batch
             has it. A BIDS name has lost its ``_T1w``; one of more than 180 bytes is cut, and ends in 8 digits of its
             hash.
-        instances: the DICOM files of one series, in place of an image; ``file`` is then where that is converted to.
-        refusal: a sentence on why it cannot be used, where that is known already.
     """
 
     file: Path
     name: str
-    instances: tuple[Path, ...] = ()
-    refusal: str = ""
+
+    def result_path(self, output: Path, kind: str, suffix: str = ".nii.gz") -> Path:
+        """Return where a result is, by a BIDS derivative's name.
+
+        Args:
+            output: the folder of the results.
+            kind: such as ``"desc-lesion_mask"``, ``"desc-lesion_probseg"`` or ``"desc-entropy_probseg"``.
+            suffix: with its dot.
+        """
+        return output / f"{self.name}_space-orig_label-L_{kind}{suffix}"
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 of what the volume is made from.
+
+        Raises:
+            OSError: if it cannot be read.
+        """
+        return file_hash(self.file)
+
+    def prepare_source(self) -> None:
+        """Make ``file``, where the source is not an image already.
+
+        Raises:
+            InputError: if it cannot be made.
+        """
+
+    def extra_paths(self, output: Path) -> list[Path]:
+        """Return all results there can be in the form of the source, beside those of every volume."""
+        return []
+
+    def write_extra(self, output: Path, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None) -> list[Path]:
+        """Write the results in the form of the source, after the mask, and return their paths.
+
+        Args:
+            output: the folder of the results.
+            lesions: of the mask.
+            algorithm: what made the mask.
+
+        Raises:
+            InputError: if they cannot be made.
+            OSError: if a file cannot be written.
+        """
+        return []
 
 
 def _expects(source: str) -> str:
     return (
-        f"{source} does not exist: a T1w image ({', '.join(SUFFIXES)}), a folder of them, a BIDS dataset, a pattern "
-        f"such as 'scans/*.nii.gz', or a list ({', '.join(_LISTS)}) is expected."
+        f"{source} does not exist: a T1w image ({', '.join(IMAGE_SUFFIXES)}), a folder of them, a BIDS dataset, "
+        f"a pattern such as 'scans/*.nii.gz', or a list ({', '.join(_LISTS)}) is expected."
     )
-
-
-def _below(folder: Path, outside: Path) -> Iterator[Path]:
-    """The images in a folder and its subfolders."""
-    return (file for file in files_below(folder, outside) if file.name.lower().endswith(SUFFIXES))
 
 
 def _in_bids(folder: Path, outside: Path) -> list[Path]:
     """The T1w images of the subjects; derivatives and source data are left out."""
     subjects = [path for path in sorted(folder.glob("sub-*")) if path.is_dir()]
-    files = [file for subject in subjects for file in _below(subject, outside)]
-    return [file for file in files if _BIDS_NAME.fullmatch(stem(file))]
+    files = [file for subject in subjects for file in images_below(subject, outside)]
+    return [file for file in files if parse_name(file).is_t1w]
 
 
 def _in_list(file: Path) -> list[Path]:
@@ -97,7 +166,7 @@ def _names(files: list[Path], base: Path) -> Iterator[str]:
     taken: set[str] = set()
     for file in files:
         name = stem(file)
-        name = name.removesuffix("_T1w") if _BIDS_NAME.fullmatch(name) else name
+        name = name.removesuffix("_T1w") if parse_name(name).is_t1w else name
         for candidate in (name, file.name, *(f"{file.name}-{number}" for number in range(2, len(files) + 2))):
             path = (file.relative_to(base).parent / _short(candidate)).as_posix()
             # Upper and lower case are one on some file systems.
@@ -131,8 +200,8 @@ def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = Fal
     path, outside = Path(source), Path(output).resolve()
     if path.is_dir():
         base, bids = path, (path / "dataset_description.json").exists()
-        files = _in_bids(path, outside) if bids else list(_below(path, outside))
-        expected = "T1w images named sub-<label>..._T1w" if bids else f"files ending in {', '.join(SUFFIXES)}"
+        files = _in_bids(path, outside) if bids else list(images_below(path, outside))
+        expected = "T1w images named sub-<label>..._T1w" if bids else f"files ending in {', '.join(IMAGE_SUFFIXES)}"
     elif path.suffix.lower() in _LISTS and path.is_file():
         files, base, expected = _in_list(path), path.parent, "a path a line"
     elif path.is_file() or path.is_symlink():
@@ -148,3 +217,20 @@ def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = Fal
     files = list(dict.fromkeys(Path(os.path.normpath(file.absolute())) for file in files))
     base = _shared_folder(files, Path(os.path.normpath(base.absolute())))
     return [VolumeInput(file, name) for file, name in zip(files, _names(files, base), strict=True)]
+
+
+def take_shard(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
+    """Return every n-th volume from the i-th on, for a shard of ``"i/n"``; all of them without a shard.
+
+    Raises:
+        InputError: if a shard is not of that form.
+    """
+    if shard is None:
+        return list(volumes)
+    try:
+        number, count = map(int, shard.split("/"))
+    except ValueError:
+        number, count = 0, 0
+    if not 1 <= number <= count:
+        raise InputError(f"--shard {shard} is none: i/n is expected, 1/4 to 4/4 for instance.")
+    return list(volumes[number - 1 :: count])

@@ -12,8 +12,8 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.special import entr
 
-from bundle.data.datalists import stem
 from bundle.errors import InputError, explain
+from bundle.files import stem
 from bundle.lesions import components, voxel_ml
 
 __all__ = ["RegionAtlas", "VolumeLesion", "entropy_bits", "find_lesions"]

@@ -14,12 +14,12 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
+from bundle.checks import check_header
 from bundle.files import replacing, write_json
 from bundle.transforms import LogitsToMask, VolumePreprocessing
 from bundle.transforms.postprocessing import SMALLEST_LESION_ML
 from bundle.transforms.writers import save_on_grid
-from bundle.volumes.headers import check_header
-from bundle.volumes.inputs import VolumeInput
+from bundle.volumes.inputs import Algorithm, VolumeInput
 from bundle.volumes.lesion_table import RegionAtlas, VolumeLesion, entropy_bits, find_lesions
 from bundle.volumes.picture import save_lesion_planes
 from bundle.volumes.view import save_view
@@ -78,6 +78,7 @@ class VolumePipeline:
         save_uncertainty: write the entropy of the probability in bits, float32, too.
         save_view: write a page to look through the volume and its mask with, too.
         regions: an atlas in MNI space, for the region of each lesion.
+        algorithm: what makes the masks, for results that name it.
 
     Raises:
         ValueError: when a number is out of its range.
@@ -96,21 +97,12 @@ class VolumePipeline:
     save_uncertainty: bool = False
     save_view: bool = False
     regions: RegionAtlas | None = None
+    algorithm: Algorithm | None = None
     to_mask: LogitsToMask = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         to_mask = LogitsToMask(self.preprocessing, self.threshold, self.smallest_lesion_ml)
         object.__setattr__(self, "to_mask", to_mask)  # the dataclass is frozen
-
-    def path(self, volume: VolumeInput, kind: str, suffix: str = ".nii.gz") -> Path:
-        """Where a result is: a BIDS derivative's name.
-
-        Args:
-            volume: the input.
-            kind: ``"desc-lesion_mask"``, ``"desc-lesion_probseg"`` or ``"desc-entropy_probseg"``.
-            suffix: with its dot.
-        """
-        return self.output / f"{volume.name}_space-orig_label-L_{kind}{suffix}"
 
     def picture_path(self, volume: VolumeInput) -> Path:
         """Where the picture of a volume is."""
@@ -122,18 +114,21 @@ class VolumePipeline:
 
     def paths(self, volume: VolumeInput) -> list[Path]:
         """All results that there can be of a volume."""
-        masks = [self.path(volume, f"desc-{kind}") for kind in ("lesion_mask", "lesion_probseg", "entropy_probseg")]
-        sidecar = self.path(volume, "desc-lesion_mask", ".json")
-        return [*masks, sidecar, self.picture_path(volume), self.view_path(volume)]
+        kinds = ("lesion_mask", "lesion_probseg", "entropy_probseg")
+        masks = [volume.result_path(self.output, f"desc-{kind}") for kind in kinds]
+        sidecar = volume.result_path(self.output, "desc-lesion_mask", ".json")
+        pages = [self.picture_path(volume), self.view_path(volume)]
+        return [*masks, sidecar, *pages, *volume.extra_paths(self.output)]
 
     def prepare(self, volume: VolumeInput) -> PreparedVolume:
-        """Checks a volume's header and voxels and brings it to the network's grid.
+        """Check a volume's header and voxels and bring it to the network's grid.
 
         Raises:
             InputError: when it cannot be a T1w head, or not be registered.
             Exception: whatever a damaged file makes a reader raise, for :func:`bundle.errors.explain`.
         """
         begin = time.perf_counter()
+        volume.prepare_source()
         check_header(volume.file)
         image = self.preprocessing({"image": str(volume.file)})["image"]
         registration = image.meta.get("mni_seconds", 0.0)
@@ -158,6 +153,7 @@ class VolumePipeline:
         lesions = find_lesions(mask, probability, source.affine, to_mni, self.regions)
         uncertainty = float(entropy_bits(probability[mask > 0]).mean()) if mask.any() else 0.0
         files = self._write(volume, source, probability, mask, lesions)
+        files += volume.write_extra(self.output, lesions, self.algorithm)
         volume_ml = sum((lesion.volume_ml for lesion in lesions), start=0.0)
         return VolumeResult(
             lesions,
@@ -180,10 +176,10 @@ class VolumePipeline:
         """The files, the mask last: where it is, the others are."""
         files = []
         if self.save_probability:
-            files.append(self.path(volume, "desc-lesion_probseg"))
+            files.append(volume.result_path(self.output, "desc-lesion_probseg"))
             save_on_grid(probability, source, files[-1])
         if self.save_uncertainty:
-            files.append(self.path(volume, "desc-entropy_probseg"))
+            files.append(volume.result_path(self.output, "desc-entropy_probseg"))
             save_on_grid(entropy_bits(probability), source, files[-1])
         head, lesion = _in_ras(source, mask)
         files.append(self.picture_path(volume))
@@ -191,9 +187,9 @@ class VolumePipeline:
         if self.save_view:
             files.append(self.view_path(volume))
             save_view(volume.name, head, lesion, files[-1], lesions[0].centre_mm if lesions else None)
-        files.append(self.path(volume, "desc-lesion_mask", ".json"))
+        files.append(volume.result_path(self.output, "desc-lesion_mask", ".json"))
         write_json(_sidecar(volume, self.threshold), files[-1])
-        files.append(self.path(volume, "desc-lesion_mask"))
+        files.append(volume.result_path(self.output, "desc-lesion_mask"))
         save_on_grid(mask, source, files[-1])
         return files
 

@@ -19,15 +19,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from bundle.acceleration.memory import return_freed_memory
 from bundle.errors import InputError, explain
 from bundle.processes import begin_worker
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.pipeline import PreparedVolume, VolumePipeline, VolumeResult
 
-__all__ = ["Workers", "finish", "peak_mb", "prepare"]
+__all__ = ["ATTEMPTS", "Workers", "finish", "killed", "peak_mb", "prepare"]
 
-_ATTEMPTS = 3
+ATTEMPTS = 3
+"""How often a step is begun whose process is killed."""
 
 _pipeline: VolumePipeline
 
@@ -43,6 +43,8 @@ def _hold(pipeline: VolumePipeline) -> None:
 
 def _begin(pipeline: VolumePipeline) -> None:
     _hold(pipeline)
+    from bundle.acceleration.memory import return_freed_memory
+
     begin_worker()
     return_freed_memory()
     # MONAI inverts what its transforms did in another process only where it takes processes for spawned ones.
@@ -75,8 +77,16 @@ def finish(volume: VolumeInput, prepared: PreparedVolume, logits: torch.Tensor) 
         return _pipeline.finish(volume, prepared, logits), peak_mb()
 
 
+def killed(volume: VolumeInput) -> str:
+    """Return the sentence on a volume whose process was killed each time."""
+    return (
+        f"{volume.file} could not be processed: the process at work on it was killed {ATTEMPTS} times, "
+        "probably for want of memory."
+    )
+
+
 def peak_mb() -> float:
-    """Most memory that this process has held so far."""
+    """Return the most memory that this process has held so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -99,7 +109,7 @@ def _start_server(context: ForkServerContext) -> None:
     Who is interrupted while waiting for a process of a pool leaves it to end in a trace, as the pool's semaphores are
     gone by then; so the wait is for a process without any.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         with _uninterrupted():
             forkserver.ensure_running()
         first = context.Process(target=int)
@@ -146,7 +156,7 @@ class Workers:
             InputError: when it was killed every time.
         """
         # A killed process takes along what else is under way in its pool, so the first time says little of this step.
-        for _ in range(_ATTEMPTS - 1):
+        for _ in range(ATTEMPTS - 1):
             try:
                 return future.result()
             except BrokenProcessPool:
@@ -154,10 +164,7 @@ class Workers:
         try:
             return future.result()
         except BrokenProcessPool as error:
-            raise InputError(
-                f"{inputs[0].file} could not be processed: the process at work on it was killed {_ATTEMPTS} times, "
-                "probably for want of memory."
-            ) from error
+            raise InputError(killed(inputs[0])) from error
 
     def __enter__(self) -> Workers:
         return self

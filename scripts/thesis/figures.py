@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bundle.data import load_datalist
-from bundle.data.datalists import stem
 from bundle.errors import InputError
+from bundle.files import stem
 from bundle.metrics import summarize
 from bundle.networks import SliceStackUNet
 from scripts.thesis.charts import save_dsc_boxes, save_recall_pairs

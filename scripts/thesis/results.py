@@ -13,9 +13,8 @@ import nibabel as nib
 import numpy as np
 
 from bundle.data import load_datalist
-from bundle.data.datalists import stem
 from bundle.errors import InputError
-from bundle.files import write_atomically
+from bundle.files import stem, write_atomically
 from bundle.metrics import SIZE_BINS, Lesion, recall_by_size, summarize
 from bundle.templates import render
 from bundle.volumes import save_montage

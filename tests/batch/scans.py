@@ -18,7 +18,7 @@ from nibabel.processing import resample_from_to, resample_to_output
 from bundle.data.simulate import load_head, simulate_case
 from bundle.transforms import TEMPLATE, atlas_grid
 from bundle.transforms.mni_registration import register_to_mni
-from tests.volumes.test_headers import with_header
+from tests.test_checks import with_header
 
 _ALL = ["".join(codes) for order in permutations(("RL", "AP", "SI")) for codes in product(*order)]
 ORIENTATIONS = _ALL[:: 48 // int(os.environ.get("BATCH_ORIENTATIONS", "48"))]

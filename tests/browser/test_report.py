@@ -21,7 +21,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from bundle.transforms import VolumePreprocessing
-from bundle.volumes import VolumeBatch, VolumeInput, VolumePipeline, write_report
+from bundle.volumes import Ledger, VolumeBatch, VolumeInput, VolumePipeline, write_report
 from tests.conftest import _head as synthetic_head
 from tests.volumes.conftest import AFFINE, find_bright
 
@@ -54,7 +54,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nib.save(header, volumes[-1].file)
     output = folder / "results"
     pipeline = VolumePipeline(VolumePreprocessing("image", spacing_mm=2.0, slice_size=96), output, save_view=True)
-    batch = VolumeBatch(pipeline, find_bright, "weights", "settings", "versions", workers=0, progress=False)
+    batch = VolumeBatch(
+        pipeline, find_bright, Ledger(output, "weights", "settings", "versions"), workers=0, progress=False
+    )
     write_report(batch.run(volumes), output)
     return output
 

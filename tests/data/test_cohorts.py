@@ -483,7 +483,7 @@ def test_masks_of_another_shape_or_place_or_without_voxels_are_refused(tmp_path:
         "lies elsewhere than its image a.nii.gz: their affines must be equal.": write(
             "moved.nii.gz", (1, 2, 3), affine=moved
         ),
-        "is (6, 7, 5, 2): one 3D volume is expected.": write("four.nii.gz", array=np.ones((*SHAPE, 2), np.uint8)),
+        "holds 2 volumes (4D): one 3D volume is expected.": write("four.nii.gz", array=np.ones((*SHAPE, 2), np.uint8)),
     }
     for sentence, mask in bad.items():
         assert refusal_of(Case("a", "a", image, (good, mask)), tmp_path / "labels") == f"{mask} {sentence}"

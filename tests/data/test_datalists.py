@@ -219,7 +219,8 @@ def test_a_label_without_lesion_is_reported_unless_allowed(make_case: MakeCase) 
 def test_a_label_of_another_shape_is_reported(make_case: MakeCase) -> None:
     case = make_case("a", label=np.ones((6, 7, 9), dtype=np.uint8))
     assert problems_of([case]) == [
-        f"{case['label']} is (6, 7, 9) and its image (6, 7, 8): they must have the same shape."
+        f"{case['label']} is (6, 7, 9) and its image {Path(case['image']).name} (6, 7, 8): "
+        "they must have the same shape."
     ]
 
 
@@ -229,7 +230,9 @@ def test_a_label_that_lies_elsewhere_is_reported(make_case: MakeCase) -> None:
     assert check_datalist([make_case("a", label_affine=affine)])
     affine[0, 3] = 1
     case = make_case("b", label_affine=affine)
-    assert problems_of([case]) == [f"{case['label']} lies elsewhere than its image: their affines differ."]
+    assert problems_of([case]) == [
+        f"{case['label']} lies elsewhere than its image {Path(case['image']).name}: their affines must be equal."
+    ]
 
 
 def test_an_image_listed_twice_is_reported_however_it_is_written(tmp_path: Path, make_case: MakeCase) -> None:

@@ -62,7 +62,7 @@ def test_options_for_dicom_are_refused_where_there_is_none(option: dict, tmp_pat
     [
         ("scripts.segment", ("pydicom", "highdicom", "pynetdicom", "dcm2niix", "torch")),
         # MONAI imports pydicom by itself where it is installed.
-        ("bundle.segmenter", ("highdicom", "pynetdicom", "dcm2niix", "bundle.dicom.pipeline")),
+        ("bundle.segmenter", ("highdicom", "pynetdicom", "dcm2niix", "bundle.dicom.source")),
     ],
 )
 def test_what_needs_no_dicom_does_not_import_its_packages(module: str, unwanted: tuple[str, ...]) -> None:

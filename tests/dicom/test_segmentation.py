@@ -17,8 +17,9 @@ from pydicom.sr.codedict import codes
 from bundle.dicom.conversion import convert_series, to_slices
 from bundle.dicom.files import find_dicom_files
 from bundle.dicom.report import make_report
-from bundle.dicom.segmentation import INFARCT, Algorithm, make_segmentation, read_source
+from bundle.dicom.segmentation import INFARCT, make_segmentation, read_source
 from bundle.dicom.series import Slices, find_slices, read_series
+from bundle.volumes.inputs import Algorithm
 from bundle.volumes.lesion_table import VolumeLesion
 from tests.dicom.scans import enhanced, save
 

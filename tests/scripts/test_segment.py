@@ -241,7 +241,11 @@ def test_a_folder_of_bad_files_and_a_good_one(workers: int, scans: Path, head: n
         ("scan.nii", {"regions": "atlas.nii"}, "atlas.nii does not exist."),
         ("scan.nii", {"on_failure": "nativ"}, "An option cannot be used: By 'nativ', did you mean 'native'?"),
         ("scan.nii", {"threshold": 50}, "An option cannot be used: threshold must be a probability, 0 to 1, got 50."),
-        ("scan.nii", {"tta_flips": [[5]]}, "An option cannot be used: flips may name the in-plane axes 0 and 1 only"),
+        (
+            "scan.nii",
+            {"tta_flips": [[5]]},
+            "An option cannot be used: tta_flips may name the in-plane axes 0 and 1 only",
+        ),
         ("scan.nii", {"workers": -1}, "An option cannot be used: workers must be 0 or more, got -1."),
     ],
 )

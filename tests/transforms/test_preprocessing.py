@@ -259,12 +259,12 @@ def why_not(file: Path) -> str:
 
 def test_a_4d_file_is_refused(write_nifti: WriteNifti, head: np.ndarray) -> None:
     file = write_nifti("4d.nii", np.stack([head, head, head], axis=-1))
-    assert why_not(file) == f"{file} is 4D and holds 3 volumes: one 3D T1w volume is expected."
+    assert why_not(file) == f"{file} holds 3 volumes (4D): one 3D T1w volume is expected."
 
 
 def test_a_2d_file_is_refused(write_nifti: WriteNifti, head: np.ndarray) -> None:
     file = write_nifti("2d.nii", head[:, :, 50])
-    assert why_not(file) == f"{file} has 2 spatial axes: one 3D volume is expected."
+    assert why_not(file) == f"{file} is of shape {head.shape[:2]}: one 3D volume is expected."
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -18,8 +18,9 @@ from bundle.transforms import VolumePreprocessing
 from bundle.volumes import pipeline as pipeline_module
 from bundle.volumes.batch import VolumeBatch
 from bundle.volumes.inputs import find_volumes
+from bundle.volumes.ledger import Ledger
 from bundle.volumes.pipeline import VolumePipeline
-from bundle.volumes.records import write_tables
+from bundle.volumes.tables import write_tables
 from tests.volumes.conftest import WriteHead, find_bright
 
 Segmented = list[str]
@@ -44,7 +45,8 @@ def run(scans: Path, pipeline: VolumePipeline) -> Callable[..., list[dict]]:
             return find_bright(image)
 
         runner.calls = 0  # type: ignore[attr-defined]
-        batch = VolumeBatch(pipeline, segment, weights, settings, "0", workers=0, progress=False)
+        ledger = Ledger(pipeline.output, weights, settings, "0")
+        batch = VolumeBatch(pipeline, segment, ledger, workers=0, progress=False)
         return batch.run(find_volumes(scans, pipeline.output))
 
     return runner
@@ -123,10 +125,11 @@ def test_other_weights_or_settings_do_all_again(changed: dict, run: Callable) ->
 
 def test_a_result_no_longer_asked_for_goes(run: Callable, scans: Path, pipeline: VolumePipeline) -> None:
     volumes = find_volumes(scans, pipeline.output)
-    probability = pipeline.path(volumes[0], "desc-lesion_probseg")
+    probability = volumes[0].result_path(pipeline.output, "desc-lesion_probseg")
     for wanted in (True, False):
         asked = replace(pipeline, save_probability=wanted)
-        VolumeBatch(asked, find_bright, "w", str(wanted), "0", workers=0, progress=False).run(volumes[:1])
+        ledger = Ledger(pipeline.output, "w", str(wanted), "0")
+        VolumeBatch(asked, find_bright, ledger, workers=0, progress=False).run(volumes[:1])
         assert probability.exists() == wanted
 
 
@@ -134,7 +137,7 @@ def test_an_input_that_is_gone_fails_and_its_mask_stays(run: Callable, scans: Pa
     volumes = find_volumes(scans, pipeline.output)
     run()
     (scans / "a.nii.gz").unlink()
-    batch = VolumeBatch(pipeline, find_bright, "w", "s", "0", workers=0, progress=False)
+    batch = VolumeBatch(pipeline, find_bright, Ledger(pipeline.output, "w", "s", "0"), workers=0, progress=False)
     gone = batch.run(volumes)[0]
     assert gone["error"].startswith(f"{scans / 'a.nii.gz'} does not exist. An earlier mask stays: ")
     assert mask(pipeline, "a").exists()
@@ -180,7 +183,7 @@ def test_a_process_that_is_killed_takes_only_its_volume_along(
     for name in ("b killed.nii.gz", "e.nii.gz"):
         shutil.copy(scans / "a.nii.gz", scans / name)
     deadly = replace(pipeline, preprocessing=Killed("image", spacing_mm=2.0, slice_size=96))
-    batch = VolumeBatch(deadly, find_bright, "w", "s", "0", workers=2, progress=False)
+    batch = VolumeBatch(deadly, find_bright, Ledger(pipeline.output, "w", "s", "0"), workers=2, progress=False)
     records = batch.run(find_volumes(scans, pipeline.output))
     expected = {"a": "done", "b killed": "failed", "bad": "failed", "c d": "done", "e": "done"}
     assert statuses(records) == expected

@@ -15,11 +15,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bundle.checks import check_header
 from bundle.errors import InputError, explain
 from bundle.transforms import VolumePreprocessing
-from bundle.volumes import VolumeInput, VolumePipeline, check_header
+from bundle.volumes import VolumeInput, VolumePipeline
 from tests.conftest import ellipsoid
-from tests.volumes.test_headers import with_header
+from tests.test_checks import with_header
 
 MUTATIONS = int(os.environ.get("FUZZ_MUTATIONS", "400"))
 """``make test-fuzz`` sets it to 10,000."""

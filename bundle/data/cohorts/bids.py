@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bundle.bids import BidsName, parse_name
 from bundle.data.cohorts.cases import Case, Cohort, image_files, without_testing
-from bundle.data.datalists import stem
 
 __all__ = ["read_atlas_r2", "read_bids"]
 
@@ -20,52 +20,40 @@ _OF_THE_FILE = ("desc", "label", "space")
 
 @dataclass(frozen=True)
 class _Scan:
-    """A file's name, taken apart; what has no hyphen and is not the suffix is a word, such as T2w before _mask."""
+    """A file and the parts of its name."""
 
     path: Path
-    entities: dict[str, str]
-    words: tuple[str, ...]
-    suffix: str
+    name: BidsName
 
     @property
     def session(self) -> tuple[str, str | None]:
-        return self.entities["sub"], self.entities.get("ses")
+        return self.name.entities["sub"], self.name.entities.get("ses")
 
     @property
     def space(self) -> str | None:
-        space = self.entities.get("space")
+        space = self.name.entities.get("space")
         return None if space in _NATIVE else space
-
-    @property
-    def is_t1w(self) -> bool:
-        return self.suffix == "T1w"
 
     @property
     def is_lesion_mask(self) -> bool:
         """Not one drawn on another sequence: ``sub-01_T2w_desc-lesion_mask.nii.gz``."""
-        named = "lesion" in self.path.name.lower() and self.suffix in ("mask", "roi", "lesion")
-        return named and set(self.words) <= {"T1w", "lesion"}
+        named = "lesion" in self.path.name.lower() and self.name.suffix in ("mask", "roi", "lesion")
+        return named and "sub" in self.name.entities and set(self.name.words) <= {"T1w", "lesion"}
 
     @property
     def order(self) -> tuple:
         """Native space first, then scans before what was made of them, short names, first runs, high folders."""
-        run = self.entities.get("run", "").zfill(9)
-        made = self.space is not None, "desc" in self.entities
-        return *made, len(self.entities), run, self.path.name, len(self.path.parts), str(self.path)
-
-
-def _scan(path: Path) -> _Scan:
-    *parts, suffix = stem(path).split("_")
-    entities = dict(part.split("-", 1) for part in parts if "-" in part)
-    return _Scan(path, entities, tuple(part for part in parts if "-" not in part), suffix)
+        run = self.name.entities.get("run", "").zfill(9)
+        made = self.space is not None, "desc" in self.name.entities
+        return *made, len(self.name.entities), run, self.path.name, len(self.path.parts), str(self.path)
 
 
 def _image_of(mask: _Scan, images: Sequence[_Scan]) -> _Scan | None:
     """The image in the mask's space that contradicts nothing in its name, with most in common; then the first."""
 
     def shared(image: _Scan) -> list[bool]:
-        keys = mask.entities.keys() & image.entities.keys() - set(_OF_THE_FILE)
-        return [mask.entities[key] == image.entities[key] for key in keys]
+        ours, theirs = mask.name.entities, image.name.entities
+        return [ours[key] == theirs[key] for key in ours.keys() & theirs.keys() - set(_OF_THE_FILE)]
 
     fitting = [image for image in images if image.space == mask.space and all(shared(image))]
     return min(fitting, key=lambda image: (-len(shared(image)), image.order), default=None)
@@ -91,8 +79,8 @@ def _case(images: Sequence[_Scan], masks: Sequence[_Scan]) -> Case | str:
 def _read_sessions(files: Sequence[Path]) -> tuple[Cohort, list[Path]]:
     """The case of every session that has a lesion mask, and the first image of every one that has none."""
     sessions: dict[tuple, tuple[list[_Scan], list[_Scan]]] = defaultdict(lambda: ([], []))
-    for scan in map(_scan, files):
-        if "sub" in scan.entities and (scan.is_t1w or scan.is_lesion_mask):
+    for scan in (_Scan(file, parse_name(file)) for file in files):
+        if scan.name.is_t1w or scan.is_lesion_mask:
             sessions[scan.session][scan.is_lesion_mask].append(scan)
     cohort, unlabelled = Cohort(), []
     for images, masks in sessions.values():

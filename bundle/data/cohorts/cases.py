@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bundle.data.datalists import SUFFIXES
+from bundle.files import images_below
 
 __all__ = ["Case", "Cohort", "case_of", "image_files", "repeated_cases", "without_testing"]
 
@@ -41,14 +41,8 @@ class Cohort:
 
 
 def image_files(root: Path) -> list[Path]:
-    """All images below a folder, sorted; nothing hidden, and nothing of ``__MACOSX``."""
-
-    def visible(file: Path) -> bool:
-        parts = file.relative_to(root).parts
-        return "__MACOSX" not in parts and not any(part.startswith(".") for part in parts)
-
-    found = sorted(root.rglob("*"))
-    return [file for file in found if file.name.lower().endswith(SUFFIXES) and visible(file) and file.is_file()]
+    """Return all images below a folder, sorted by their paths."""
+    return sorted(file for file in images_below(root) if file.is_file())
 
 
 def without_testing(files: Sequence[Path], root: Path) -> tuple[list[Path], list[str]]:

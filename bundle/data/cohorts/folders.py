@@ -6,8 +6,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from bundle.bids import find_subject
 from bundle.data.cohorts.cases import Case, Cohort, case_of, image_files, without_testing
-from bundle.data.datalists import load_datalist, stem
+from bundle.data.datalists import load_datalist
+from bundle.files import stem
 
 __all__ = ["read_atlas_r1", "read_isles_2015", "read_plain"]
 
@@ -75,6 +77,5 @@ def read_plain(root: Path) -> Cohort:
         return cohort
     for item in load_datalist(root):
         name = stem(item["image"])
-        entity = re.search(r"sub-[A-Za-z0-9]+", name)
-        cohort.add(Case(name, entity[0] if entity else name, Path(item["image"]), (Path(item["label"]),)))
+        cohort.add(Case(name, find_subject(name) or name, Path(item["image"]), (Path(item["label"]),)))
     return cohort

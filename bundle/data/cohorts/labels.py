@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from bundle.checks import check_one_volume, check_same_grid
 from bundle.data.cohorts.cases import Case
 from bundle.errors import InputError, check_gzip, explain
 from bundle.files import replacing
@@ -33,21 +34,14 @@ def _open(file: Path) -> Any:
         volume = nib.load(file)
         if not file.name.lower().endswith((".gz", ".mgz")):
             volume.dataobj.get_unscaled()  # mapped, not read: a file that is too short fails here
-    if len(volume.shape) < 3 or volume.shape[3:].count(1) != len(volume.shape[3:]):
-        raise InputError(f"{file} is {volume.shape}: one 3D volume is expected.")
+    check_one_volume(file, volume.shape, "volume")
     return volume
 
 
 def _read_mask(file: Path, image: Any, image_file: Path) -> np.ndarray:
     """A mask's voxels as they are stored, ``(H, W, D)``, on the grid of its image."""
     mask = _open(file)
-    if mask.shape[:3] != image.shape[:3]:
-        raise InputError(
-            f"{file} is {mask.shape[:3]} and its image {image_file.name} {image.shape[:3]}: "
-            "they must have the same shape."
-        )
-    if not np.allclose(mask.affine, image.affine, atol=1e-2):
-        raise InputError(f"{file} lies elsewhere than its image {image_file.name}: their affines must be equal.")
+    check_same_grid(file, mask, image_file, image)
     with _explained(file):
         return np.asanyarray(mask.dataobj).reshape(image.shape[:3])
 

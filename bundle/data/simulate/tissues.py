@@ -18,12 +18,12 @@ from monai.transforms import LoadImage, Orientation, SpatialResample
 from scipy import ndimage
 from tqdm import tqdm
 
+from bundle.checks import check_volume
 from bundle.data.simulate.fields import smooth_noise
 from bundle.errors import InputError, explain
 from bundle.files import replacing
 from bundle.processes import begin_worker
 from bundle.transforms.atlas import atlas_brain, atlas_grid
-from bundle.transforms.checks import check_volume
 from bundle.transforms.intensity import NormalizeHeadIntensity
 from bundle.transforms.registration import AffineToMNI
 

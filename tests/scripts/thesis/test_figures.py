@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 from tests.scripts.test_results import write
 
-from bundle.data.datalists import stem
+from bundle.files import stem
 from bundle.metrics import CASE_METRICS
 from bundle.networks import AGMRNet, SliceStackUNet, TSRLNet
 from scripts.thesis.evaluations import read_cases

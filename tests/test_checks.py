@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bundle.checks import check_header
 from bundle.errors import InputError
-from bundle.volumes.headers import check_header
 
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 

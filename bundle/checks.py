@@ -1,0 +1,227 @@
+"""What must hold of an image, its header and its voxels, checked with the same sentences on every way in."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import MapTransform
+from nibabel.openers import ImageOpener
+from nibabel.spatialimages import SpatialImage
+
+from bundle.errors import InputError, check_gzip, explain
+
+__all__ = [
+    "CheckVolumed",
+    "check_header",
+    "check_invertible",
+    "check_one_volume",
+    "check_same_grid",
+    "check_slice_count",
+    "check_volume",
+]
+
+_FEWEST_SLICES = 8
+_SAME_SIZE = 0.02  # readers differ in which of the two they believe
+_LEAST_UPRIGHT = 0.5  # volume of the parallelepiped of the axes; a gantry tilted by 30 degrees gives 0.87
+_THICKEST_MM = 6.0
+_SMALLEST_MM, _LARGEST_MM = 80.0, 512.0
+_MOST_VOXELS = 512 * 512 * 512
+# Air in Hounsfield units is -1000; no T1w image, not even a standardised one, has a tenth of its voxels that low.
+_AIR_HU, _SHARE_OF_AIR = -500, 0.1
+_SAME_PLACE_MM = 1e-2
+
+
+def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w volume") -> None:
+    """Check that an image is one volume of three axes; further axes of length 1 are allowed.
+
+    Args:
+        file: for the message.
+        shape: of the image, spatial axes first.
+        kind: what the image is, for the message.
+
+    Raises:
+        InputError: if it has fewer axes, or several volumes.
+    """
+    axes = tuple(shape)
+    if len(axes) < 3 or min(axes[:3], default=0) < 2:
+        raise InputError(f"{file} is of shape {axes}: one 3D volume is expected.")
+    volumes = int(np.prod(axes[3:], dtype=np.int64))
+    if volumes != 1:
+        raise InputError(f"{file} holds {volumes} volumes ({len(axes)}D): one 3D {kind} is expected.")
+
+
+def check_slice_count(file: object, count: int) -> None:
+    """Check that an image, or a DICOM series, has enough slices for a head.
+
+    Raises:
+        InputError: if there are fewer than 8.
+    """
+    if count < _FEWEST_SLICES:
+        raise InputError(f"{file} has {count} slices: a head of at least {_FEWEST_SLICES} is expected.")
+
+
+def check_invertible(file: str | Path, affine: np.ndarray) -> None:
+    """Check that an affine can be inverted.
+
+    Raises:
+        InputError: if it cannot, or is not of finite numbers.
+    """
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{file} has an affine that cannot be inverted: its header is damaged.")
+
+
+def check_same_grid(label_file: str | Path, label: SpatialImage, image_file: str | Path, image: SpatialImage) -> None:
+    """Check that a label lies on the grid of its image.
+
+    Raises:
+        InputError: if their shapes differ, or their affines by more than 0.01 mm.
+    """
+    name, shapes = Path(image_file).name, (label.shape[:3], image.shape[:3])
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"{label_file} is {shapes[0]} and its image {name} {shapes[1]}: they must have the same shape."
+        )
+    if not np.allclose(label.affine, image.affine, atol=_SAME_PLACE_MM):
+        raise InputError(f"{label_file} lies elsewhere than its image {name}: their affines must be equal.")
+
+
+def _load(file: Path) -> SpatialImage:
+    if not file.exists():
+        raise InputError(f"{file} does not exist.")
+    try:
+        if file.stat().st_size == 0:
+            raise InputError(f"{file} is empty (0 bytes): copy or export it again.")
+        image = nib.load(file)
+    except PermissionError as error:
+        raise InputError(f"{file} may not be read: give this user the right to.") from error
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged header makes a reader raise
+        raise InputError(explain(file, error)) from error
+    if not isinstance(image, SpatialImage):
+        raise InputError(f"{file} is {type(image).__name__}, no volume: NIfTI (.nii, .nii.gz) or MGH is expected.")
+    return image
+
+
+def _check_kind(file: Path, image: SpatialImage) -> None:
+    """Check that it is one volume of plain numbers."""
+    check_one_volume(file, image.shape)
+    kind = image.get_data_dtype()
+    if kind.fields is not None:
+        raise InputError(f"{file} holds colours (RGB): a T1w image of plain numbers is expected.")
+    if kind.kind not in "iufb":
+        raise InputError(f"{file} holds {kind.name} numbers: a T1w image of plain numbers is expected.")
+
+
+def _check_place(file: Path, image: SpatialImage) -> None:
+    """Check that the voxels have one size, and their axes known directions."""
+    if isinstance(image, nib.Nifti1Image):
+        # As written: on loading nibabel changes sizes of 0 to 1 and of -2 to 2.
+        with ImageOpener(file) as stream:
+            sizes = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
+        if not (np.isfinite(sizes).all() and (sizes > 0).all()):
+            listed = " x ".join(f"{size:g}" for size in sizes)
+            raise InputError(f"{file} has voxels of {listed} mm: its header is damaged, sizes over 0 are expected.")
+        if image.header["sform_code"] <= 0 and image.header["qform_code"] <= 0:
+            raise InputError(
+                f"{file} does not say which way it lies (sform_code and qform_code are 0): left and right could be "
+                "mixed up; convert it again from DICOM."
+            )
+    check_invertible(file, image.affine)
+    sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
+    if abs(np.linalg.det(image.affine[:3, :3] / sizes_mm)) < _LEAST_UPRIGHT:
+        raise InputError(f"{file} has axes that are far from right angles: its header is damaged.")
+    zooms = np.asarray(image.header.get_zooms()[:3])
+    if not np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE):
+        said, placed = (" x ".join(f"{size:g}" for size in sizes) for sizes in (zooms, sizes_mm))
+        raise InputError(f"{file} has voxels of {said} mm by its pixdim and {placed} mm by its affine: one is damaged.")
+
+
+def _check_field_of_view(file: Path, image: SpatialImage) -> None:
+    """Check that the field of view is that of a head, in slices that show one."""
+    counts = np.asarray(image.shape[:3])
+    sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
+    check_slice_count(file, int(counts.min()))
+    if sizes_mm.max() > _THICKEST_MM:
+        raise InputError(f"{file} has slices of {sizes_mm.max():g} mm: {_THICKEST_MM:g} mm or less are expected.")
+    extents_mm = counts * sizes_mm
+    shown = " x ".join(f"{extent:.0f}" for extent in extents_mm)
+    if extents_mm.min() < _SMALLEST_MM:
+        raise InputError(f"{file} shows {shown} mm: a whole brain, {_SMALLEST_MM:g} mm each way, is expected.")
+    if extents_mm.max() > _LARGEST_MM:
+        raise InputError(f"{file} shows {shown} mm: a head alone, at most {_LARGEST_MM:g} mm, is expected.")
+    voxels = int(np.prod(counts, dtype=np.int64))
+    if voxels > _MOST_VOXELS:
+        raise InputError(
+            f"{file} has {voxels / 1e6:.0f} million voxels: at most {_MOST_VOXELS / 1e6:.0f} million are read; "
+            "resample it to 0.5 mm or more."
+        )
+
+
+def check_header(file: str | Path) -> None:
+    """Refuse a file that cannot be a T1w head, by its header; voxels are not read.
+
+    Args:
+        file: NIfTI or MGH.
+
+    Raises:
+        InputError: when the file is missing, empty or no image; is not one 3D volume of plain numbers; has voxels of no
+            size or of two sizes, an affine without inverse or axes far from right angles; does not say which way it
+            lies; has fewer than 8 slices, slices thicker than 6 mm, a field of view below 80 or over 512 mm, or more
+            than 512 x 512 x 512 voxels.
+    """
+    path = Path(file)
+    image = _load(path)
+    for check in (_check_kind, _check_place, _check_field_of_view):
+        check(path, image)
+
+
+def check_volume(volume: torch.Tensor, name: str) -> None:
+    """Refuse what is not one 3D image of finite numbers.
+
+    Args:
+        volume: channel-first image ``(C, H, W, D)``.
+        name: the file, for the message.
+
+    Raises:
+        InputError: for 2D and 4D images, NaN or infinite voxels, a constant image, a CT, an affine that cannot be
+            inverted.
+    """
+    channels, *shape = volume.shape
+    check_one_volume(name, shape if channels == 1 else [*shape, channels])
+    bad = int((~torch.isfinite(volume)).sum())
+    if bad:
+        raise InputError(f"{name} has {bad} NaN or infinite voxels: an image of finite numbers is expected.")
+    if bool((volume == volume.flatten()[0]).all()):
+        raise InputError(f"{name} is constant (every voxel is {float(volume.flatten()[0]):g}): it holds no image.")
+    if float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR:
+        raise InputError(f"{name} looks like CT (Hounsfield units, air at {float(volume.min()):g}): T1w is expected.")
+    if isinstance(volume, MetaTensor):
+        check_invertible(name, volume.affine.numpy())
+
+
+class CheckVolumed(MapTransform):
+    """Dictionary version of :func:`check_volume` that also reads a gzip file to its end; changes nothing.
+
+    Args:
+        keys: the loaded images to check.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Return the data unchanged."""
+        for key in self.key_iterator(dict(data)):
+            image = data[key]
+            name = image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key
+            if Path(str(name)).is_file():
+                check_gzip(str(name))
+            check_volume(image, str(name))
+        return dict(data)

@@ -1,0 +1,108 @@
+"""What is known of each volume of a batch: a JSON record in OUTPUT/records, by which a rerun does only the rest."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bundle.files import write_json
+from bundle.volumes.inputs import VolumeInput
+
+__all__ = ["Ledger"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Ledger:
+    """The records of a batch, one for each volume.
+
+    A volume is finished if its record is of a success with the same input, weights and settings, and its files exist.
+
+    Args:
+        output: the folder of the results.
+        weights: the hash of the network's weights.
+        settings: a text of all settings, or its hash.
+        versions: of the software.
+    """
+
+    output: Path
+    weights: str
+    settings: str
+    versions: str
+    _records: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+
+    def key(self, volume: VolumeInput) -> dict[str, str]:
+        """Return all that a volume's results depend on."""
+        try:
+            content = volume.content_hash()
+        except OSError:  # reported by the check of the header
+            content = ""
+        return {"input": content, "weights": self.weights, "settings": self.settings}
+
+    def path(self, volume: VolumeInput) -> Path:
+        """Return where a volume's record is."""
+        return self.output / "records" / f"{volume.name}.json"
+
+    def records(self, volumes: Sequence[VolumeInput]) -> list[dict[str, Any]]:
+        """Return the existing records, in the order of the volumes."""
+        found = (self._records.get(volume.name) or self._read(volume) for volume in volumes)
+        return [record for record in found if record]
+
+    def unfinished(
+        self, volumes: Sequence[VolumeInput], skip: Callable[[], object]
+    ) -> Iterator[tuple[VolumeInput, dict[str, str]]]:
+        """Yield the volumes that are still to be done, each with its key.
+
+        Args:
+            volumes: of the batch.
+            skip: is called for each of the others.
+        """
+        for volume in volumes:
+            key, record = self.key(volume), self._read(volume)
+            done = record.get("status") == "done" and record.get("key") == key
+            if done and all((self.output / file).is_file() for file in record.get("files", ())):
+                skip()
+            else:
+                yield volume, key
+
+    def done(self, volume: VolumeInput, key: Mapping[str, str], found: Mapping[str, Any]) -> None:
+        """Record what was found in a volume."""
+        self._write(volume, key, {"status": "done", "error": "", **found})
+
+    def fail(self, volume: VolumeInput, key: Mapping[str, str], reason: str) -> None:
+        """Record in a sentence why a volume could not be segmented; an earlier mask is kept and named."""
+        earlier = volume.result_path(self.output, "desc-lesion_mask")
+        kept = f" An earlier mask stays: {earlier}." if earlier.exists() else ""
+        self._write(volume, key, {"status": "failed", "error": reason + kept})
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add a record that has been written, here or on another machine, and log it."""
+        self._records[record["name"]] = record
+        if record["status"] == "failed":
+            _log.error("%s", record["error"])
+        else:
+            _log.info("%s: %.1f mL in %d lesions", record["file"], record["volume_ml"], len(record["lesions"]))
+
+    def _read(self, volume: VolumeInput) -> dict[str, Any]:
+        """Return the record on disk; an empty one if there is none that can be read."""
+        try:
+            record = json.loads(self.path(volume).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) and record.get("name") == volume.name else {}
+
+    def _write(self, volume: VolumeInput, key: Mapping[str, str], found: Mapping[str, Any]) -> None:
+        """Write a volume's record; if that is impossible, the volume has failed."""
+        origin = {"key": key, "weights": self.weights[:12], "versions": self.versions}
+        record = {"name": volume.name, "file": str(volume.file), **found, **origin}
+        try:
+            write_json(record, self.path(volume))
+        except OSError as error:
+            reason = f"The record of {volume.file} could not be written: {error.strerror or error}."
+            record = {**record, "status": "failed", "error": f"{record['error']} {reason}".lstrip()}
+        self.add(record)
