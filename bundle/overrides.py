@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
-from typing import Any, Unpack, get_args, get_origin
+from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
@@ -101,13 +101,7 @@ def _arguments(target: str) -> set[str] | None:
     component = locate(ConfigComponent({"_target_": target}, "", locator=ComponentLocator()).resolve_module_name())
     if not callable(component):
         return None
-    names: set[str] = set()
-    for parameter in inspect.signature(component).parameters.values():
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-            names.add(parameter.name)
-            continue
-        hint = inspect.signature(component, eval_str=True).parameters[parameter.name].annotation
-        if get_origin(hint) is not Unpack:
-            return None
-        names.update(get_args(hint)[0].__annotations__)
-    return names
+    parameters = inspect.signature(component).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters}
