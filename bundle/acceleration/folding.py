@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval
 
-from bundle.acceleration.inference_branch import PlaneBranch, plane_projection
+from bundle.acceleration.inference_branch import InferenceBranch, inference_projection
 from bundle.networks.slice_stack_unet import SliceStackUNet
 
 __all__ = ["fold_batch_norms", "inference_form"]
@@ -58,7 +58,7 @@ def inference_form(network: SliceStackUNet) -> SliceStackUNet:
         ValueError: when it is in ``train()``.
     """
     lean = fold_batch_norms(network)
-    lean.volume_levels = PlaneBranch(lean.volume_levels.children(), network.in_channels)  # type: ignore[arg-type]
+    lean.volume_levels = InferenceBranch(lean.volume_levels.children(), network.in_channels)  # type: ignore[arg-type]
     for fusion in (lean.fuse_half, lean.fuse_quarter):
-        fusion.project = plane_projection(fusion.project)  # type: ignore[assignment]
+        fusion.project = inference_projection(fusion.project)  # type: ignore[assignment]
     return lean

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from bundle.networks.blocks import ChannelProjection, ConvBlock, VolumeConvolution
 
-__all__ = ["PlaneBranch", "PlaneConvolution", "plane_projection"]
+__all__ = ["InferenceBranch", "SliceConvolution", "inference_projection"]
 
 
-class PlaneConvolution(nn.Module):
+class SliceConvolution(nn.Module):
     """A :class:`VolumeConvolution` and its ReLU, on slices that are channels.
 
     Args:
@@ -28,7 +28,7 @@ class PlaneConvolution(nn.Module):
     def __init__(self, convolution: VolumeConvolution, slices: int, apart: bool = False) -> None:
         super().__init__()
         channels, out_channels = convolution.in_channels, convolution.out_channels
-        weight, bias = convolution._plane_weight(slices).detach(), cast(torch.Tensor, convolution.bias).detach()
+        weight, bias = convolution.weight_2d(slices).detach(), cast(torch.Tensor, convolution.bias).detach()
         self.reached: list[tuple[int, int]] = []
         self.groups = nn.ModuleList()
         for begin, end in [(own, own + 1) for own in range(slices)] if apart else [(0, slices)]:
@@ -46,7 +46,7 @@ class PlaneConvolution(nn.Module):
         return [F.relu(conv(x[:, first:last]), inplace=True) for conv, (first, last) in reached]
 
 
-class PlaneBranch(nn.Module):
+class InferenceBranch(nn.Module):
     """A network's 3D branch, as :class:`VolumeBranch`, but its features have slices as channels.
 
     Args:
@@ -61,7 +61,7 @@ class PlaneBranch(nn.Module):
             first, second = (cast(VolumeConvolution, part.conv) for part in (level.conv_0, level.conv_1))
             left = slices >> depth
             # The kernel reaches from each of two slices to both: apart they would only be slower.
-            pair = PlaneConvolution(first, left), PlaneConvolution(second, left, apart=left > 2)
+            pair = SliceConvolution(first, left), SliceConvolution(second, left, apart=left > 2)
             self.levels.append(nn.Sequential(*pair))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -84,7 +84,7 @@ def _halved(maps: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([F.max_pool2d(torch.maximum(one, other), 2) for one, other in pairs], dim=1)
 
 
-def plane_projection(project: nn.Sequential) -> nn.Sequential:
+def inference_projection(project: nn.Sequential) -> nn.Sequential:
     """A ``SliceProjection`` for slices that are channels: a 1 x 1 convolution for each, the same weights for all."""
     channel, _, convolution, *rest = project
     channel, slices = cast(ChannelProjection, channel), cast(nn.Conv2d, convolution).in_channels

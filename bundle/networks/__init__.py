@@ -11,7 +11,9 @@ from bundle.networks.fusion import (
 )
 from bundle.networks.nets import AGMRNet, DUNet, TSRLNet
 from bundle.networks.residual import CoarseResidual, ReverseAttention
-from bundle.networks.slice_stack_unet import NetworkOutput, SliceStackUNet
+from bundle.networks.settings import SliceStackUNetSettings
+from bundle.networks.slice_stack_network import NetworkOutput, SliceStackNetwork
+from bundle.networks.slice_stack_unet import SliceStackUNet
 
 __all__ = [
     "AGMRNet",
@@ -28,7 +30,9 @@ __all__ = [
     "PixelAttention",
     "ReverseAttention",
     "SliceProjection",
+    "SliceStackNetwork",
     "SliceStackUNet",
+    "SliceStackUNetSettings",
     "SqueezeExcitationFusion",
     "TSRLNet",
 ]

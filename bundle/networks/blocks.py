@@ -21,8 +21,8 @@ def slices_as_channels(volume: torch.Tensor) -> torch.Tensor:
 class VolumeConvolution(nn.Conv3d):
     """Convolution 3x3x3 with bias that keeps the size, computed as a 2D convolution whose channels are the slices'.
 
-    It is for few slices: padding makes a 3D convolution of one or two slices multiply by zeros, which here does not
-    happen, and 2D convolutions of many channels are what processors are fastest at. It also goes around errors of
+    Intended for stacks of a few slices: padding makes a 3D convolution of one or two slices multiply by zeros, which is
+    avoided here, and 2D convolutions of many channels are what processors are fastest at. It also works around bugs of
     oneDNN in torch 2.13.0: the bfloat16 gradient of a 3D convolution's weights is wrong or NaN at depth 2 (AVX-512) and
     at depth 4 (AMX), and convolutions 3x3x3 and 1x1x1 have been seen to crash with AMX.
 
@@ -40,16 +40,16 @@ class VolumeConvolution(nn.Conv3d):
         bias = self.bias
         if bias is not None:  # always; TorchScript asks
             bias = bias.repeat(slices)
-        planes = F.conv2d(slices_as_channels(input), self._plane_weight(slices), bias, padding=1)
-        return planes.unflatten(1, (slices, self.out_channels)).permute(0, 2, 3, 4, 1)
+        channels = F.conv2d(slices_as_channels(input), self.weight_2d(slices), bias, padding=1)
+        return channels.unflatten(1, (slices, self.out_channels)).permute(0, 2, 3, 4, 1)
 
-    def _plane_weight(self, slices: int) -> torch.Tensor:
-        """The weight ``(slices * out_channels, slices * in_channels, 3, 3)`` between slices that are channels.
+    def weight_2d(self, slices: int) -> torch.Tensor:
+        """Return the weight ``(slices * out_channels, slices * in_channels, 3, 3)`` between slices as channels.
 
-        From slice i to slice o leads the kernel's plane 1 + i - o; beyond the kernel's three planes there is 0.
+        Slice i reaches slice o through the kernel's slice 1 + i - o; outside of the kernel's three slices it is 0.
         """
         beyond = max(slices - 2, 0)
-        weight = F.pad(self.weight, (beyond, beyond)).permute(0, 4, 1, 2, 3)  # out, plane, in, 3, 3
+        weight = F.pad(self.weight, (beyond, beyond)).permute(0, 4, 1, 2, 3)  # out, kernel slice, in, 3, 3
         first = 1 + beyond
         windows = [weight[:, first - out : first - out + slices].flatten(1, 2) for out in range(slices)]
         return torch.cat(windows)

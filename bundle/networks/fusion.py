@@ -11,16 +11,24 @@ import torch
 from torch import nn
 
 from bundle.networks.blocks import ChannelProjection, slices_as_channels
+from bundle.networks.settings import SliceStackUNetSettings
 
-__all__ = ["AddFusion", "ConcatenateFusion", "CrossDimensionFusion", "SliceProjection", "SqueezeExcitationFusion"]
+__all__ = [
+    "AddFusion",
+    "ConcatenateFusion",
+    "CrossDimensionFusion",
+    "SliceProjection",
+    "SqueezeExcitationFusion",
+    "make_fusion",
+]
 
 
 class SlicesAsChannels(nn.Module):
     """:func:`slices_as_channels` as a layer."""
 
-    def forward(self, volume: torch.Tensor) -> torch.Tensor:
-        """``(B, C, H, W, S)`` to ``(B, S * C, H, W)``."""
-        return slices_as_channels(volume)
+    def forward(self, features_3d: torch.Tensor) -> torch.Tensor:
+        """Return ``(B, S * C, H, W)`` of ``(B, C, H, W, S)``."""
+        return slices_as_channels(features_3d)
 
 
 class SliceProjection(nn.Sequential):
@@ -65,9 +73,9 @@ class AddFusion(nn.Module):
         self.out_channels = channels
         self.project = SliceProjection(channels, slices, norm=True)
 
-    def forward(self, volume: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
-        return plane + self.project(volume)
+    def forward(self, features_3d: torch.Tensor, features_2d: torch.Tensor) -> torch.Tensor:
+        """Return the joined map."""
+        return features_2d + self.project(features_3d)
 
 
 class ConcatenateFusion(nn.Module):
@@ -78,9 +86,9 @@ class ConcatenateFusion(nn.Module):
         self.out_channels = 2 * channels
         self.project = SliceProjection(channels, slices, norm=True)
 
-    def forward(self, volume: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
-        return torch.cat([self.project(volume), plane], dim=1)
+    def forward(self, features_3d: torch.Tensor, features_2d: torch.Tensor) -> torch.Tensor:
+        """Return the joined map."""
+        return torch.cat([self.project(features_3d), features_2d], dim=1)
 
 
 class SqueezeExcitationFusion(nn.Module):
@@ -94,11 +102,11 @@ class SqueezeExcitationFusion(nn.Module):
         self.excite_volume = _channel_weights(channels, hidden, channels, nn.ReLU())
         self.excite_plane = _channel_weights(channels, hidden, channels, nn.ReLU())
 
-    def forward(self, volume: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
-        projected = self.project(volume)
-        excited_volume = projected * self.excite_volume(projected.mean(dim=(2, 3)))
-        return plane * self.excite_plane(plane.mean(dim=(2, 3))) + excited_volume
+    def forward(self, features_3d: torch.Tensor, features_2d: torch.Tensor) -> torch.Tensor:
+        """Return the joined map."""
+        projected = self.project(features_3d)
+        excited_3d = projected * self.excite_volume(projected.mean(dim=(2, 3)))
+        return features_2d * self.excite_plane(features_2d.mean(dim=(2, 3))) + excited_3d
 
 
 class CrossDimensionFusion(nn.Module):
@@ -122,12 +130,30 @@ class CrossDimensionFusion(nn.Module):
         self.weigh_volume = _channel_weights(2 * channels, hidden, channels, nn.PReLU())
         self.weigh_plane = _channel_weights(2 * channels, hidden, channels, nn.PReLU())
 
-    def forward(self, volume: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        """Joins ``volume`` (3D features) to ``plane`` (2D features)."""
-        projected = self.project(volume)
-        descriptor = torch.cat([projected.mean(dim=(2, 3)), plane.mean(dim=(2, 3))], dim=1)
-        weighted_volume = projected * self.weigh_volume(descriptor)
-        weighted_plane = plane * self.weigh_plane(descriptor)
+    def forward(self, features_3d: torch.Tensor, features_2d: torch.Tensor) -> torch.Tensor:
+        """Return the joined map."""
+        projected = self.project(features_3d)
+        descriptor = torch.cat([projected.mean(dim=(2, 3)), features_2d.mean(dim=(2, 3))], dim=1)
+        weighted_3d = projected * self.weigh_volume(descriptor)
+        weighted_2d = features_2d * self.weigh_plane(descriptor)
         if self.concatenate:
-            return torch.cat([weighted_volume, weighted_plane], dim=1)
-        return weighted_plane + weighted_volume
+            return torch.cat([weighted_3d, weighted_2d], dim=1)
+        return weighted_2d + weighted_3d
+
+
+def make_fusion(
+    channels: int, slices: int, settings: SliceStackUNetSettings
+) -> AddFusion | ConcatenateFusion | CrossDimensionFusion | SqueezeExcitationFusion:
+    """Return the join that the settings ask for.
+
+    Args:
+        channels: C of both feature maps.
+        slices: S of the 3D features.
+        settings: of the network.
+    """
+    if settings.fusion in ("cff", "cff_concatenate"):
+        concatenate = settings.fusion == "cff_concatenate"
+        return CrossDimensionFusion(channels, slices, settings.fusion_reduction, concatenate)
+    if settings.fusion == "squeeze_excitation":
+        return SqueezeExcitationFusion(channels, slices)
+    return AddFusion(channels, slices) if settings.fusion == "add" else ConcatenateFusion(channels, slices)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bundle.acceleration.folding import fold_batch_norms, inference_form
-from bundle.acceleration.inference_branch import PlaneConvolution
+from bundle.acceleration.inference_branch import SliceConvolution
 from bundle.inferers import SliceStackInferer
 from bundle.networks import AGMRNet, DUNet, SliceStackUNet, TSRLNet
 from bundle.networks.blocks import VolumeConvolution
@@ -99,14 +99,14 @@ def test_planes_are_the_3d_convolution(slices: int, apart: bool) -> None:
     torch.manual_seed(0)
     convolution, volume = VolumeConvolution(3, 5), torch.randn(2, 3, 8, 9, slices)
     expected = torch.relu(nn.Conv3d.forward(convolution, volume))
-    planes = torch.cat(PlaneConvolution(convolution, slices, apart)(volume.permute(0, 4, 1, 2, 3).flatten(1, 2)), dim=1)
+    planes = torch.cat(SliceConvolution(convolution, slices, apart)(volume.permute(0, 4, 1, 2, 3).flatten(1, 2)), dim=1)
     torch.testing.assert_close(planes.unflatten(1, (slices, 5)).permute(0, 2, 3, 4, 1), expected)
 
 
 def test_apart_only_slices_that_the_kernel_reaches_are_multiplied() -> None:
     """Ten pairs of four slices are neighbours or the same; at once it would be all sixteen."""
     pairs = [
-        sum(conv.weight.numel() for conv in PlaneConvolution(VolumeConvolution(3, 5), 4, apart).groups) / (3 * 5 * 9)
+        sum(conv.weight.numel() for conv in SliceConvolution(VolumeConvolution(3, 5), 4, apart).groups) / (3 * 5 * 9)
         for apart in (False, True)
     ]
     assert pairs == [16, 10]

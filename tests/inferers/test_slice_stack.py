@@ -369,7 +369,7 @@ def test_further_networks_are_averaged_each_in_its_plane() -> None:
     volume = torch.rand(2, 1, 16, 32, 19)
     planes: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
     each = [SliceStackInferer(plane=plane)(volume, before) for plane in planes]
-    together = SliceStackInferer(further=[(plane, Before()) for plane in planes[1:]])(volume, before)
+    together = SliceStackInferer(ensemble=[(plane, Before()) for plane in planes[1:]])(volume, before)
     torch.testing.assert_close(together, (each[0] + each[1] + each[2]) / 3)
 
 

@@ -631,26 +631,23 @@ def test_leaving_out_the_only_channel_is_refused(make: Any) -> None:
         make(include_background=False)(*sample(2, 1, 10, 13))
 
 
-@pytest.mark.parametrize(
-    "argument", [{"beta": 0}, {"alpha": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}, {"smooth_dr": 0.0}]
-)
-def test_target_aware_arguments_out_of_range_are_refused(argument: dict[str, float]) -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"beta must be 1 or more, alpha 0\.\.1, gamma 0 or more and smooth_dr above 0; got \S+, \S+, \S+, \S+\.$",
-    ):
-        TargetAwareLoss(**argument)
+@pytest.mark.parametrize("make", [TargetAwareLoss, EnhancedMixingLoss])
+@pytest.mark.parametrize("argument", [{"alpha": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}, {"smooth_dr": 0.0}])
+def test_focal_and_dice_arguments_out_of_range_are_refused(make: Any, argument: dict[str, float]) -> None:
+    (name, value), *_ = argument.items()
+    sentence = rf"^alpha must be 0\.\.1, gamma 0 or more and smooth_dr above 0; got .*\b{name} {value}\b.*\.$"
+    with pytest.raises(ValueError, match=sentence):
+        make(**argument)
 
 
-@pytest.mark.parametrize(
-    "argument", [{"alpha": 1.5}, {"alpha": -0.1}, {"gamma": -1.0}, {"smooth_nr": 0.0}, {"smooth_dr": 0.0}]
-)
-def test_enhanced_mixing_arguments_out_of_range_are_refused(argument: dict[str, float]) -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"alpha must be 0\.\.1, gamma 0 or more, smooth_nr and smooth_dr above 0; got \S+, \S+, \S+, \S+\.$",
-    ):
-        EnhancedMixingLoss(**argument)
+def test_a_focus_without_pixels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^beta must be 1 or more, got 0\.$"):
+        TargetAwareLoss(beta=0)
+
+
+def test_enhanced_mixing_refuses_a_missed_lesion_that_costs_infinitely() -> None:
+    with pytest.raises(ValueError, match=r"^smooth_nr must be above 0, got 0\.0\.$"):
+        EnhancedMixingLoss(smooth_nr=0.0)
 
 
 @pytest.mark.parametrize("make", MASK_LOSSES)

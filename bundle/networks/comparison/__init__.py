@@ -4,7 +4,6 @@ from bundle.networks.comparison.acs_net import ACSNet
 from bundle.networks.comparison.attention_u_net import AttentionUNet
 from bundle.networks.comparison.clci_net import CLCINet
 from bundle.networks.comparison.deeplab_v3 import DeepLabV3
-from bundle.networks.comparison.parts import ComparisonNetwork
 from bundle.networks.comparison.psp_net import PSPNet
 from bundle.networks.comparison.seg_net import SegNet
 from bundle.networks.comparison.u_net import UNet
@@ -16,7 +15,6 @@ __all__ = [
     "ACSNet",
     "AttentionUNet",
     "CLCINet",
-    "ComparisonNetwork",
     "DeepLabV3",
     "PSPNet",
     "SegNet",

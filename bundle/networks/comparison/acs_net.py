@@ -7,8 +7,9 @@ from monai.networks.blocks import ChannelSELayer
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.networks.comparison.parts import ComparisonNetwork, conv_row, conv_unit, resize
+from bundle.networks.comparison.parts import conv_row, conv_unit, resize
 from bundle.networks.comparison.resnet import ResNetEncoder
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["ACSNet"]
 
@@ -91,7 +92,7 @@ class SelectionLevel(nn.Module):
         return features
 
 
-class ACSNet(ComparisonNetwork):
+class ACSNet(SliceStackNetwork):
     """ACSNet (Zhang et al., MICCAI 2020): a ResNet-34 U-Net that attends to where its side predictions are undecided.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 32. The thesis has no count
@@ -104,10 +105,8 @@ class ACSNet(ComparisonNetwork):
         width: channels of the finest scale.
     """
 
-    divisor = 32
-
     def __init__(self, in_channels: int = 4, out_channels: int = 1, width: int = 64) -> None:
-        super().__init__(in_channels)
+        super().__init__(in_channels, divisor=32)
         self.encoder = ResNetEncoder(in_channels, width=width)
         *skips, deep = self.encoder.channels
         skips.reverse()  # from the deepest
@@ -121,7 +120,7 @@ class ACSNet(ComparisonNetwork):
         )
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         *skips, deep = self.encoder(x)
         features = self.deepest(deep)
         for level, skip, context in zip(self.decoder, reversed(skips), self.context(deep), strict=True):

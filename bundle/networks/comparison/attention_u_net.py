@@ -8,12 +8,13 @@ import torch
 from monai.networks.nets.attentionunet import AttentionBlock
 from torch import nn
 
-from bundle.networks.comparison.parts import ComparisonNetwork, conv_row, conv_unit, encode
+from bundle.networks.comparison.parts import conv_row, conv_unit, encode
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["AttentionUNet"]
 
 
-class AttentionUNet(ComparisonNetwork):
+class AttentionUNet(SliceStackNetwork):
     """Attention U-Net (Oktay et al., MIDL 2018) in its widespread 2D form: gates at full scale, nearest upsampling.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 16. With one input channel
@@ -37,7 +38,7 @@ class AttentionUNet(ComparisonNetwork):
         self.head = nn.Conv2d(width, out_channels, kernel_size=1)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         *skips, x = encode(self.encoder, x)
         for up, gate, level, skip in zip(self.up, self.gates, self.decoder, reversed(skips), strict=True):
             x = up(x)

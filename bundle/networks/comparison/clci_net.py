@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.networks.comparison.parts import ComparisonNetwork, conv_row, conv_unit
+from bundle.networks.comparison.parts import conv_row, conv_unit
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["CLCINet"]
 
@@ -98,7 +99,7 @@ class InferenceLevel(nn.Module):
         return features
 
 
-class CLCINet(ComparisonNetwork):
+class CLCINet(SliceStackNetwork):
     """CLCI-Net (Yang et al., MICCAI 2019): cross-level fusion in the encoder, context inference in the decoder.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 16. The thesis has no count
@@ -121,7 +122,7 @@ class CLCINet(ComparisonNetwork):
         self.head = nn.Conv2d(width, out_channels, kernel_size=1)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         features = [self.first(x)]
         for level in self.encoder:
             features.append(level(features))

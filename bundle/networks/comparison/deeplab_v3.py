@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from bundle.networks.comparison.parts import ComparisonNetwork, conv_unit, resize
+from bundle.networks.comparison.parts import conv_unit, resize
 from bundle.networks.comparison.resnet import ResNetEncoder
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["DeepLabV3"]
 
 
-class DeepLabV3(ComparisonNetwork):
+class DeepLabV3(SliceStackNetwork):
     """DeepLab v3 (Chen et al., arXiv 1706.05587, 2017): ResNet-101 at 1/16, atrous spatial pyramid pooling.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 16. With one input channel
@@ -50,7 +51,7 @@ class DeepLabV3(ComparisonNetwork):
         self.head = nn.Conv2d(channels, out_channels, kernel_size=1)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         deep = self.encoder(x)[-1]
         # Spread before the batch norm, which in train() refuses one value per channel: a last batch of one slice.
         image = self.image(deep.mean(dim=(2, 3), keepdim=True).expand_as(deep))

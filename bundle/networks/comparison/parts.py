@@ -1,8 +1,7 @@
-"""What the comparison networks are built of: their common face, and MONAI's convolution in rows."""
+"""Parts that the comparison networks share: stacks of MONAI convolutions, an encoder, resizing."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Any
 
@@ -11,47 +10,7 @@ from monai.networks.blocks import Convolution
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["ComparisonNetwork", "conv_row", "conv_unit", "encode", "resize"]
-
-
-class ComparisonNetwork(nn.Module, ABC):
-    """A network from a stack of slices to the logits of the stack's own slice; a subclass says how, in ``logits``.
-
-    Args:
-        in_channels: stacked slices.
-    """
-
-    divisor = 16
-    """H and W must be multiples of it."""
-
-    def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-
-    @abstractmethod
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, in_channels, H, W)``, channels last in memory, to the logits ``(B, out_channels, H, W)``."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            x: stacks of slices ``(B, in_channels, H, W)``, H and W multiples of ``divisor``.
-
-        Returns:
-            logits ``(B, out_channels, H, W)``, in ``train()`` as in ``eval()``.
-
-        Raises:
-            ValueError: when the shape is another.
-        """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"The input must be (B, {self.in_channels}, H, W), got {list(x.shape)}.")
-        fit = [(size + self.divisor - 1) // self.divisor * self.divisor for size in x.shape[2:]]
-        if fit != list(x.shape[2:]):
-            raise ValueError(
-                f"H and W must be multiples of {self.divisor}, got {x.shape[2]} x {x.shape[3]}: "
-                f"pad the slices to {fit[0]} x {fit[1]}."
-            )
-        return self.logits(x.contiguous(memory_format=torch.channels_last))
+__all__ = ["conv_row", "conv_unit", "encode", "resize"]
 
 
 def conv_unit(in_channels: int, out_channels: int, kernel_size: int = 3, **settings: Any) -> Convolution:

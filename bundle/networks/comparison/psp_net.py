@@ -9,13 +9,14 @@ from monai.networks.blocks import Convolution
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.networks.comparison.parts import ComparisonNetwork, resize
+from bundle.networks.comparison.parts import resize
 from bundle.networks.comparison.resnet import ResNetEncoder
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["PSPNet"]
 
 
-class PSPNet(ComparisonNetwork):
+class PSPNet(SliceStackNetwork):
     """PSPNet (Zhao et al., CVPR 2017) on a dilated ResNet-34, with three upsampling steps behind the pyramid.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 8. With one input channel
@@ -29,12 +30,10 @@ class PSPNet(ComparisonNetwork):
         grids: cells along each side of the pyramid's pooled maps.
     """
 
-    divisor = 8
-
     def __init__(
         self, in_channels: int = 4, out_channels: int = 1, width: int = 64, grids: tuple[int, ...] = (1, 2, 3, 6)
     ) -> None:
-        super().__init__(in_channels)
+        super().__init__(in_channels, divisor=8)
         self.encoder = ResNetEncoder(in_channels, width=width, output_stride=8)
         deep = self.encoder.channels[-1]
         self.pyramid = nn.ModuleList(
@@ -49,7 +48,7 @@ class PSPNet(ComparisonNetwork):
         self.head = nn.Conv2d(width, out_channels, kernel_size=1)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         deep = self.encoder(x)[-1]
         pooled = [resize(level(deep), deep) for level in self.pyramid]
         x = self.dropouts[0](F.relu(self.join(torch.cat([*pooled, deep], dim=1))))

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.networks.comparison.parts import ComparisonNetwork, conv_row
+from bundle.networks.comparison.parts import conv_row
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["SegNet"]
 
 
-class SegNet(ComparisonNetwork):
+class SegNet(SliceStackNetwork):
     """SegNet (Badrinarayanan et al., IEEE TPAMI 2017): VGG-16 and its mirror image, which unpools to the maxima.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 32. With one input channel
@@ -23,10 +24,8 @@ class SegNet(ComparisonNetwork):
         width: channels of the finest scale.
     """
 
-    divisor = 32
-
     def __init__(self, in_channels: int = 4, out_channels: int = 1, width: int = 64) -> None:
-        super().__init__(in_channels)
+        super().__init__(in_channels, divisor=32)
         rows = [[width * factor] * depth for factor, depth in ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))]
         above = [in_channels, *(row[-1] for row in rows)]
         self.encoder = nn.ModuleList(conv_row(c, *row) for c, row in zip(above, rows, strict=False))
@@ -35,7 +34,7 @@ class SegNet(ComparisonNetwork):
         self.head = nn.Conv2d(width, out_channels, kernel_size=3, padding=1)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         maxima: list[torch.Tensor] = []
         for level in self.encoder:
             x, indices = F.max_pool2d(level(x), 2, return_indices=True)

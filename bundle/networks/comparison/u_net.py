@@ -7,12 +7,13 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from bundle.networks.comparison.parts import ComparisonNetwork, conv_row, encode, resize
+from bundle.networks.comparison.parts import conv_row, encode, resize
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["UNet"]
 
 
-class UNet(ComparisonNetwork):
+class UNet(SliceStackNetwork):
     """2D U-Net (Ronneberger et al., MICCAI 2015) in the widespread form with batch norm and bilinear upsampling.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 16. With one input channel
@@ -33,7 +34,7 @@ class UNet(ComparisonNetwork):
         self.head = nn.Conv2d(width, out_channels, kernel_size=1)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         *skips, x = encode(self.encoder, x)
         for level, skip in zip(self.decoder, reversed(skips), strict=True):
             x = level(torch.cat([skip, resize(x, skip)], dim=1))

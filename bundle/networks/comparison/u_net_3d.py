@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bundle.networks.blocks import VolumeConvolution
-from bundle.networks.comparison.parts import ComparisonNetwork
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["UNet3D"]
 
@@ -35,7 +35,7 @@ class SliceUpsampling(nn.ConvTranspose2d):
         return upsampled.unflatten(0, slices.shape[:2]).permute(0, 2, 3, 4, 1)
 
 
-class UNet3D(ComparisonNetwork):
+class UNet3D(SliceStackNetwork):
     """3D U-Net (Çiçek et al., MICCAI 2016) over the stack's slices as a volume, pooled in the plane alone.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)`` of one of the slices, H and W multiples of 8. The
@@ -51,10 +51,8 @@ class UNet3D(ComparisonNetwork):
         own_slice: position in the stack of the slice whose logits are given.
     """
 
-    divisor = 8
-
     def __init__(self, in_channels: int = 4, out_channels: int = 1, width: int = 32, own_slice: int = 2) -> None:
-        super().__init__(in_channels)
+        super().__init__(in_channels, divisor=8)
         if not 0 <= own_slice < in_channels:
             raise ValueError(f"own_slice must be 0..{in_channels - 1}, the slices of the stack, got {own_slice}.")
         self.own_slice = own_slice
@@ -66,7 +64,7 @@ class UNet3D(ComparisonNetwork):
         self.head = nn.Conv2d(widths[0], out_channels, kernel_size=1)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         x = x.permute(0, 2, 3, 1).unsqueeze(1)
         skips: list[torch.Tensor] = []
         for level in self.encoder:

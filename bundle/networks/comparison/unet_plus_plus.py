@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bundle.networks.comparison.parts import ComparisonNetwork, conv_row, resize
+from bundle.networks.comparison.parts import conv_row, resize
 from bundle.networks.comparison.resnet import ResNetEncoder
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["UNetPlusPlus"]
 
@@ -15,7 +16,7 @@ _NODES = [(scale, column) for column in range(1, 5) for scale in range(5 - colum
 """The decoders' nodes in the order in which they can be computed."""
 
 
-class UNetPlusPlus(ComparisonNetwork):
+class UNetPlusPlus(SliceStackNetwork):
     """UNet++ (Zhou et al., DLMIA 2018) on a ResNet-34: nested decoders, whose four outputs are averaged.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 32. With one input channel
@@ -29,10 +30,8 @@ class UNetPlusPlus(ComparisonNetwork):
         width: channels of the finest scale.
     """
 
-    divisor = 32
-
     def __init__(self, in_channels: int = 4, out_channels: int = 1, width: int = 64) -> None:
-        super().__init__(in_channels)
+        super().__init__(in_channels, divisor=32)
         self.encoder = ResNetEncoder(in_channels, width=width)
         rows = [[channels] for channels in self.encoder.channels]
         self.nodes = nn.ModuleList()
@@ -44,7 +43,7 @@ class UNetPlusPlus(ComparisonNetwork):
         self.heads = nn.ModuleList(nn.Conv2d(channels, out_channels, kernel_size=1) for channels in rows[0][1:])
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         rows = [[features] for features in self.encoder(x)]
         for node, (scale, _) in zip(self.nodes, _NODES, strict=True):
             below = F.interpolate(rows[scale + 1][-1], scale_factor=2, mode="nearest")

@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from bundle.networks.comparison.parts import ComparisonNetwork, conv_unit, encode
+from bundle.networks.comparison.parts import conv_unit, encode
+from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["XNet"]
 
@@ -56,7 +57,7 @@ class FeatureSimilarity(nn.Module):
         return out
 
 
-class XNet(ComparisonNetwork):
+class XNet(SliceStackNetwork):
     """X-Net (Qi et al., MICCAI 2019): a U-Net of depthwise separable convolutions with a non-local bottom.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 16. With one input channel
@@ -79,7 +80,7 @@ class XNet(ComparisonNetwork):
         self.head = nn.Conv2d(width, out_channels, kernel_size=1)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`ComparisonNetwork.logits`."""
+        """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         *skips, x = encode(self.encoder, x)
         x = self.similarity(x)
         for up, level, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
