@@ -70,30 +70,28 @@ def check_overrides(names: Collection[str], config: Mapping[str, Any]) -> None:
     Raises:
         InputError: when one is at a place that the config does not have, or is not an argument of its component.
     """
+    parser = ConfigParser(dict(config))
     for name in names:
-        *parents, last = ReferenceResolver.split_id(name)
-        node: Any = config
-        for parent in parents:
-            node = node[int(parent)] if isinstance(node, list) else node[parent]
-        if isinstance(node, Mapping) and last not in node and not last.startswith("_"):
-            _check_argument(parents, last, node)
+        parent, last = ReferenceResolver.split_id(name, last=True)
+        component = parser.get(parent)
+        if isinstance(component, Mapping) and not name.startswith(ConfigParser.meta_key) and not last.startswith("_"):
+            _check_setting(parent, last, component)
 
 
-def _check_argument(parents: Sequence[str], name: str, node: Mapping[str, Any]) -> None:
-    known: Collection[str] | None = node
-    whose = "the config"
-    if parents:
-        whose = "::".join(parents)
-    if "_target_" in node:
-        known = _arguments(node["_target_"])
-        whose += f", {node['_target_']}"
+def _check_setting(parent: str, name: str, component: Mapping[str, Any]) -> None:
+    if name in component:
+        return
+    target = component.get("_target_")
+    known = set(component) if target is None else _arguments(target)
     if known is None or name in known:
         return
-    meant = [_RENAMED[name]] if _RENAMED.get(name) in known else difflib.get_close_matches(name, known, n=1)
-    spelt = [f"--{'::'.join([*parents, one])}" for one in (name, *meant)]
+    renamed = _RENAMED.get(name)
+    meant = [renamed] if renamed in known else difflib.get_close_matches(name, known, n=1)
+    spelt, *guess = (f"--{parent}::{one}" if parent else f"--{one}" for one in (name, *meant))
     settings = ", ".join(sorted(one for one in known if not one.startswith("_")))
-    hint = f"did you mean {spelt[1]}?" if meant else f"it has {settings}."
-    raise InputError(f"{spelt[0]} is not a setting of {whose}: {hint}")
+    hint = f"did you mean {guess[0]}?" if guess else f"it has {settings}."
+    whose = ", ".join(part for part in (parent or "the config", target) if part)
+    raise InputError(f"{spelt} is not a setting of {whose}: {hint}")
 
 
 def _arguments(target: str) -> set[str] | None:

@@ -399,4 +399,4 @@ def test_planes_of_the_weights_reach_the_inferer(configs: tuple[str, ...], infer
     }
     made = parser_of(*configs, **options).get_parsed_content(inferer)
     assert made.plane == "coronal"
-    assert [(plane, one.head.bias.item()) for plane, one in made.further] == [("sagittal", 1.0), ("axial", 2.0)]
+    assert [(plane, one.head.bias.item()) for plane, one in made.ensemble] == [("sagittal", 1.0), ("axial", 2.0)]
