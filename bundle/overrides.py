@@ -97,9 +97,10 @@ def _check_setting(parent: str, name: str, component: Mapping[str, Any]) -> None
 def _arguments(target: str) -> set[str] | None:
     """Return the arguments that a component takes; None when they cannot be known."""
     component = locate(ConfigComponent({"_target_": target}, "", locator=ComponentLocator()).resolve_module_name())
-    if not callable(component):
+    try:
+        parameters = inspect.signature(component).parameters.values()  # type: ignore[arg-type]  # TypeError is for that
+    except (TypeError, ValueError):  # not callable, or a builtin without a signature
         return None
-    parameters = inspect.signature(component).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return {parameter.name for parameter in parameters}

@@ -18,7 +18,7 @@ CONFIG: dict[str, Any] = {
     "net": {"_target_": "BasicUNet", "spatial_dims": 2},
     "scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 2},
     "any": {"_target_": "builtins.dict"},
-    "train": {"steps": [{"_target_": "Activationsd", "keys": "pred"}]},
+    "train": {"steps": [{"_target_": "Flipd", "keys": "pred"}]},
 }
 
 
@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
         "scheduler::gamma",
         "any::thing",
         "train::steps",
-        "train::steps::0::sigmoid",
+        "train::steps::0::spatial_axis",
     ],
 )
 def test_what_a_config_or_its_component_takes_is_accepted(name: str) -> None:
@@ -62,9 +62,9 @@ def test_what_a_config_or_its_component_takes_is_accepted(name: str) -> None:
             "did you mean --scheduler::gamma?",
         ),
         (
-            "train::steps::0::sigmoids",
-            "--train::steps::0::sigmoids is not a setting of train::steps::0, Activationsd: "
-            "did you mean --train::steps::0::sigmoid?",
+            "train::steps::0::spatial_axes",
+            "--train::steps::0::spatial_axes is not a setting of train::steps::0, Flipd: "
+            "did you mean --train::steps::0::spatial_axis?",
         ),
         ("train::xyz", "--train::xyz is not a setting of train: it has steps."),
     ],
@@ -109,7 +109,7 @@ def test_monai_s_own_options_are_none_of_the_config_s(files: list[str], tmp_path
 def test_overrides_in_a_file_of_arguments_are_checked_too(files: list[str], tmp_path: Path) -> None:
     arguments = tmp_path / "arguments.json"
     arguments.write_text(json.dumps({"config_file": files, "epochs": 1, "warmup": 2}))
-    with pytest.raises(InputError, match="--warmup is not a setting of the config: did you mean --warmup_steps?"):
+    with pytest.raises(InputError, match=r"--warmup is not a setting of the config: did you mean --warmup_steps\?"):
         check_command_line(monai_bundle("run", "training", "--args_file", str(arguments)))
 
 
