@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from bundle.data.simulate import load_head, simulate_case
 from bundle.files import bundle_root
 from bundle.transforms import TEMPLATE, atlas_grid
+from bundle.weights import read_settings, write_settings
 from scripts.command import run_command
 
 __all__ = ["volumes", "write_heads"]
@@ -69,8 +71,7 @@ def _fine_weights(folder: Path) -> Path:
     """The shipped weights, of 2 mm, beside settings of 1 mm and 192 x 192, the thesis's grid: the work is the same."""
     shipped = Path(bundle_root()) / "models" / "model.pt"
     shutil.copy(shipped, folder / "fine.pt")
-    settings = {**json.loads(shipped.with_suffix(".json").read_text()), "spacing_mm": 1.0, "slice_size": 192}
-    (folder / "fine.json").write_text(json.dumps(settings))
+    write_settings(folder / "fine.pt", replace(read_settings(shipped), spacing_mm=1.0))
     return folder / "fine.pt"
 
 

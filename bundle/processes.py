@@ -1,9 +1,10 @@
-"""Processes beside the one that the user started, and how many cores there are for all of them."""
+"""How a process begins: the one that the user started and those beside it, and how many cores there are for all."""
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from contextlib import suppress
 from multiprocessing import parent_process
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["begin_worker", "keep_to_quota", "quota"]
+__all__ = ["begin_worker", "keep_to_quota", "quota", "start_process"]
 
 _CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -43,6 +44,23 @@ def keep_to_quota() -> None:
     cores = quota()
     if cores < torch.get_num_threads():
         torch.set_num_threads(max(math.floor(cores), 1))
+
+
+def start_process() -> None:
+    """Begin a process that runs a config: its overrides checked, errors as sentences, memory kept, threads as allowed.
+
+    Raises:
+        InputError: when the command line has an override that the config does not know.
+    """
+    # Here, so that the processes of a pool do not wait for MONAI.
+    from bundle.acceleration.memory import keep_freed_memory
+    from bundle.errors import print_input_errors_as_sentences
+    from bundle.overrides import check_command_line
+
+    print_input_errors_as_sentences()
+    check_command_line(sys.argv)
+    keep_freed_memory()
+    keep_to_quota()
 
 
 def begin_worker() -> None:

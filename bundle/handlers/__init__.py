@@ -1,7 +1,7 @@
 """Ignite handlers: checkpoints, progress, the table of cases."""
 
 from bundle.handlers.case_table import CaseTable
-from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast, SaveWeights, load_ensemble, read_settings
+from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast, SaveWeights
 from bundle.handlers.progress import IterationBar, LossParts
 
 __all__ = [
@@ -12,6 +12,4 @@ __all__ = [
     "SaveBest",
     "SaveLast",
     "SaveWeights",
-    "load_ensemble",
-    "read_settings",
 ]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from bundle.files import write_atomically, write_json
 from bundle.metrics import Lesion, case_metrics, summarize, true_lesions
+from bundle.weights import describe_weights, weights_hash
 
 __all__ = ["CaseTable"]
 
@@ -20,17 +23,22 @@ _log = logging.getLogger(__name__)
 
 
 class CaseTable:
-    """Writes ``cases.csv``, a row per case, ``lesions.csv``, a row per true lesion, and ``summary.json``; prints it.
+    """Handler that writes ``cases.csv``, a row per case, ``lesions.csv``, a row per true lesion, and ``summary.json``.
+
+    The summary says which weights all three are of, by path and SHA-256, and is logged; what is not defined is null.
 
     The metrics and the empty-mask rule are those of :func:`bundle.metrics.case_metrics`, the lesions those of
     :func:`bundle.metrics.true_lesions`. With several processes the first one writes the cases of all.
 
     Args:
         output_dir: the folder to write to.
+        weights: the file of the network's weights.
+        ensemble_weights: those of the networks that are averaged with it.
     """
 
-    def __init__(self, output_dir: str) -> None:
+    def __init__(self, output_dir: str, weights: str, ensemble_weights: Sequence[str] = ()) -> None:
         self.output_dir = Path(output_dir)
+        self.weights = [weights, *ensemble_weights]
         self.metrics: dict[str, dict[str, float]] = {}
         self.lesions: dict[str, list[Lesion]] = {}
 
@@ -44,6 +52,8 @@ class CaseTable:
         """Begins an evaluation."""
         self.metrics.clear()
         self.lesions.clear()
+        for weights in self.weights if idist.get_rank() == 0 else ():
+            _log.info("Evaluating %s", describe_weights(weights))
 
     def add(self, engine: Engine) -> None:
         """Adds the cases of one iteration."""
@@ -73,8 +83,13 @@ class CaseTable:
         ]
         write_atomically(_csv(sizes, ["case", *Lesion._fields]), self.output_dir / "lesions.csv")
         summary = summarize([metrics[case] for case in cases])
-        write_json(summary, self.output_dir / "summary.json")
+        defined = {name: None if value != value else value for name, value in summary.items()}
+        write_json({**self._weights(), **defined}, self.output_dir / "summary.json")
         _log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
+
+    def _weights(self) -> dict[str, Any]:
+        own, *others = ({"weights": str(file), "weights_hash": weights_hash(file)} for file in self.weights)
+        return {**own, "ensemble_weights": others} if others else own
 
 
 def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:

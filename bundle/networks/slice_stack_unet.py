@@ -5,6 +5,7 @@ D-UNet, AGMR-Net and TSRL-Net are settings of it; so is every ablation of the th
 
 from __future__ import annotations
 
+from inspect import Signature, signature
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,8 @@ class SliceStackUNet(SliceStackNetwork):
 
     defaults: ClassVar[dict[str, Any]] = {}
     """The settings that differ from D-UNet's."""
+    __signature__: ClassVar[Signature] = signature(SliceStackUNetSettings)
+    """The settings by name, for ``help()`` and for the check of a config's overrides."""
 
     def __init__(self, **settings: Any) -> None:
         s = SliceStackUNetSettings(**(self.defaults | settings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,18 +13,13 @@ from ignite.engine import Engine
 from torch import nn
 
 from bundle.errors import InputError
-from bundle.handlers import LoadCheckpoint, SaveBest, SaveLast, SaveWeights, load_ensemble, read_settings
+from bundle.handlers import LoadCheckpoint, SaveBest, SaveLast, SaveWeights
 from bundle.handlers.checkpoints import save_atomically
+from bundle.weights import WeightsSettings, read_settings, write_settings
 
-SETTINGS = {
-    "space": "native",
-    "spacing_mm": 2.0,
-    "box": "brain",
-    "slice_size": 96,
-    "offsets": [-2, -1, 0, 1],
-    "plane": "axial",
-    "threshold": 0.4,
-}
+SETTINGS = WeightsSettings(
+    space="native", spacing_mm=2.0, box="brain", box_mm=192, offsets=(-2, -1, 0, 1), plane="axial", threshold=0.4
+)
 
 
 def network(weight: float) -> nn.Linear:
@@ -34,9 +29,9 @@ def network(weight: float) -> nn.Linear:
     return linear
 
 
-def after_epoch(dice: float) -> Any:
+def after_epoch(dice: float, epoch: int = 1) -> Any:
     """An engine whose key metric has this value."""
-    return SimpleNamespace(state=SimpleNamespace(key_metric_name="dice", metrics={"dice": dice}))
+    return SimpleNamespace(state=SimpleNamespace(key_metric_name="dice", metrics={"dice": dice}, epoch=epoch))
 
 
 def saved(path: Path) -> float:
@@ -99,9 +94,19 @@ def test_only_better_weights_are_kept(tmp_path: Path) -> None:
     kept = []
     for epoch, value in enumerate((0.2, 0.6, 0.4, 0.6, 0.7), start=1):
         nn.init.constant_(model.weight, epoch)
-        handler(after_epoch(value))
+        handler(after_epoch(value, epoch))
         kept.append(saved(path))
+        settings = read_settings(path)
+        assert (settings.epoch, settings.validation_dice) == {1: (1, 0.2), 2: (2, 0.6), 5: (5, 0.7)}[kept[-1]]
     assert kept == [1, 2, 2, 2, 5]
+
+
+def test_the_log_says_which_epoch_the_weights_are_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = str(tmp_path / "model.pt")
+    with caplog.at_level("INFO"):
+        SaveBest(path, network(1.0), SETTINGS)(after_epoch(0.6125, 12))
+        SaveWeights(path, network(1.0), SETTINGS)(after_epoch(0.3, 13))
+    assert caplog.messages == [f"{path}: epoch 12, validation Dice 0.613", f"{path}: epoch 13, without validation"]
 
 
 def test_the_best_value_outlives_a_restart(tmp_path: Path) -> None:
@@ -122,72 +127,9 @@ def test_where_nothing_is_validated_the_last_weights_are_kept_whatever_the_train
     handler = SaveWeights(str(path), model, SETTINGS)
     handler(after_epoch(0.6))
     nn.init.constant_(model.weight, 2.0)
-    handler(after_epoch(0.5))
+    handler(after_epoch(0.5, 2))
     assert saved(path) == 2.0
-    assert read_settings(str(path)) == SETTINGS
-
-
-def test_settings_are_read_back_from_beside_the_weights(tmp_path: Path) -> None:
-    SaveBest(str(tmp_path / "model.pt"), network(1.0), SETTINGS)(after_epoch(0.5))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.json", "model.pt"]
-    assert read_settings(str(tmp_path / "model.pt")) == SETTINGS
-
-
-@pytest.mark.parametrize(("name", "value"), [("plane", "axial"), ("threshold", 0.5)])
-def test_what_weights_of_earlier_versions_do_not_say_was_always_the_same(
-    name: str, value: object, tmp_path: Path
-) -> None:
-    (tmp_path / "model.json").write_text(json.dumps({k: v for k, v in SETTINGS.items() if k != name}))
-    assert read_settings(str(tmp_path / "model.pt")) == SETTINGS | {name: value}
-
-
-def test_further_weights_are_loaded_into_copies_with_their_planes(tmp_path: Path) -> None:
-    files = []
-    for plane, weight in (("coronal", 2.0), ("axial", 3.0)):
-        files.append(str(tmp_path / plane / "model.pt"))
-        SaveBest(files[-1], network(weight), {**SETTINGS, "plane": plane, "threshold": 0.5})(after_epoch(0.5))
-    own = network(1.0).train()
-    further = load_ensemble(own, files, SETTINGS)
-    assert [(plane, one.weight.item(), one.training) for plane, one in further] == [
-        ("coronal", 2.0, False),
-        ("axial", 3.0, False),
-    ]
-    assert own.weight.item() == 1.0
-
-
-def test_further_weights_of_other_images_or_networks_are_refused(tmp_path: Path) -> None:
-    file = str(tmp_path / "model.pt")
-    SaveBest(file, network(1.0), {**SETTINGS, "spacing_mm": 1.0, "plane": "coronal"})(after_epoch(0.5))
-    with pytest.raises(InputError, match=r"cannot be averaged .* trained with spacing_mm 1\.0 and not 2\.0\."):
-        load_ensemble(network(1.0), [file], SETTINGS)
-    SaveBest(file, nn.Linear(2, 1), SETTINGS)(after_epoch(0.5))
-    with pytest.raises(InputError, match=r"model\.pt could not be loaded into this network"):
-        load_ensemble(network(1.0), [file], SETTINGS)
-    with pytest.raises(InputError, match=r"none\.pt does not exist"):
-        load_ensemble(network(1.0), [str(tmp_path / "none.pt")], SETTINGS)
-
-
-@pytest.mark.parametrize("content", [None, "", '{"spacing_mm": 2.0,', b"\xff\xfe\x00"], ids=str)
-def test_missing_and_damaged_settings_are_refused(content: str | bytes | None, tmp_path: Path) -> None:
-    (tmp_path / "model.pt").touch()
-    if content is not None:
-        (tmp_path / "model.json").write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(InputError, match=r"model\.pt cannot be used: .*model\.json, which says .* missing or damaged"):
-        read_settings(str(tmp_path / "model.pt"))
-
-
-@pytest.mark.parametrize("content", ["[]", "2.0", json.dumps({"spacing_mm": 2.0})])
-def test_settings_that_lack_something_are_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text(content)
-    with pytest.raises(
-        InputError, match=r"model\.json, which .* must hold box, offsets, slice_size, space, spacing_mm\."
-    ):
-        read_settings(str(tmp_path / "model.pt"))
-
-
-def test_where_the_weights_are_missing_too_they_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"model\.pt does not exist: weights or a checkpoint"):
-        read_settings(str(tmp_path / "model.pt"))
+    assert read_settings(path) == replace(SETTINGS, epoch=2)
 
 
 def test_weights_are_loaded(tmp_path: Path) -> None:
@@ -238,7 +180,7 @@ def test_of_another_network_what_fits_is_taken_and_the_rest_is_named(
     model = Wider()
     before = model.second.weight.clone()
     engine = Engine(lambda engine, batch: None)
-    LoadCheckpoint(str(tmp_path / "other.pt"), {"model": model}, partly=True).attach(engine)
+    LoadCheckpoint(str(tmp_path / "other.pt"), {"model": model}, strict=False).attach(engine)
     with caplog.at_level("INFO"):
         engine.run([0])
     assert model.first.weight.item() == 4.0
@@ -246,9 +188,62 @@ def test_of_another_network_what_fits_is_taken_and_the_rest_is_named(
     assert "1 parts taken; new are second.bias, second.weight" in caplog.text
 
 
-def test_where_nothing_fits_partly_is_refused(tmp_path: Path) -> None:
+def test_weights_of_which_nothing_fits_are_refused_even_when_not_strict(tmp_path: Path) -> None:
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pt")
     engine = Engine(lambda engine, batch: None)
-    LoadCheckpoint(str(tmp_path / "other.pt"), {"model": Wider()}, partly=True).attach(engine)
+    LoadCheckpoint(str(tmp_path / "other.pt"), {"model": Wider()}, strict=False).attach(engine)
     with pytest.raises(InputError, match=r"other\.pt holds nothing that fits this network"):
         engine.run([0])
+
+
+# Weights of images that were prepared in another way
+
+
+def load_for(settings: WeightsSettings, folder: Path) -> None:
+    """Load the weights of ``folder`` to go on from, for a training with these settings."""
+    torch.save(network(3.0).state_dict(), folder / "model.pt")
+    handler = LoadCheckpoint(str(folder / "model.pt"), {"model": network(0.0)}, settings=settings)
+    handler(Engine(lambda engine, batch: None))
+
+
+def test_finetuning_at_another_spacing_warns_and_names_both(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_settings(tmp_path / "model.pt", SETTINGS)
+    load_for(replace(SETTINGS, spacing_mm=1.0, space="mni"), tmp_path)
+    (warning,) = caplog.messages
+    assert warning.endswith(
+        "model.pt was trained with space native and not mni, spacing_mm 2.0 and not 1.0 as in this training."
+    )
+
+
+def test_finetuning_with_the_weights_own_settings_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_settings(tmp_path / "model.pt", replace(SETTINGS, epoch=3, threshold=0.5))
+    load_for(SETTINGS, tmp_path)
+    assert not caplog.messages
+
+
+def test_weights_without_settings_can_be_finetuned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_for(SETTINGS, tmp_path)
+    assert not caplog.messages
+
+
+# Data that changed while a training was stopped
+
+
+def test_a_resumed_training_has_as_many_batches_an_epoch_as_its_data_today(tmp_path: Path) -> None:
+    def trainer(batches: int) -> tuple[Engine, list[tuple[int, int]]]:
+        seen: list[tuple[int, int]] = []
+        made = Engine(lambda engine, batch: seen.append((engine.state.epoch, batch)))
+        made.state.max_epochs, made.state.epoch_length = 3, batches
+        return made, seen
+
+    path, model = str(tmp_path / "last.pt"), network(1.0)
+    stopped, _ = trainer(2)
+    SaveLast(path, {"model": model, "trainer": stopped}).attach(stopped)
+    stopped.run([0, 1], max_epochs=1)
+    resumed, seen = trainer(3)
+    LoadCheckpoint(path, {"model": model, "trainer": resumed}).attach(resumed)
+    resumed.run([0, 1, 2], max_epochs=3)
+    assert seen == [(2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2)]
+    assert resumed.state.iteration == 9

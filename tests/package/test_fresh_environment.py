@@ -140,7 +140,7 @@ def test_training_writes_weights_that_inference_reads(python: Path, packaged: Pa
     features = ["--network_def::features", "[8,16,16,32,32]"]
     words = ["--config_file", packaged / "configs" / "train.json", "--dataset_dir", tmp_path / "data"]
     words += ["--output_dir", tmp_path / "out", "--val_fraction", "0", "--epochs", "1", "--samples_per_epoch", "16"]
-    words += ["--space", "native", "--spacing_mm", "2", "--slice_size", "96", "--batch_size", "8", *features]
+    words += ["--space", "native", "--spacing_mm", "2", "--batch_size", "8", *features]
     run([python, "-m", "monai.bundle", "run", "training", *words], cwd=tmp_path)
     trained = ["--ckpt_path", str(tmp_path / "out" / "model.pt"), "--threshold", "0", *features]
     assert json.loads((tmp_path / "out" / "model.json").read_text())["spacing_mm"] == 2

@@ -21,7 +21,7 @@ from bundle.transforms import atlas_grid
 ROOT = Path(bundle_root())
 CONFIGS = ROOT / "configs"
 FEATURES = (8, 16, 16, 32, 32)
-COARSE = {"space": "native", "spacing_mm": 2.0, "slice_size": 96, "network_def::features": list(FEATURES)}
+COARSE = {"space": "native", "spacing_mm": 2.0, "network_def::features": list(FEATURES)}
 """Overrides that make a workflow quick: no registration, a 2 mm grid and a thin network."""
 
 Run = Callable[..., subprocess.CompletedProcess]
@@ -72,6 +72,6 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
     torch.save(TSRLNet(features=FEATURES).state_dict(), folder / "model.pt")
-    settings = {"space": "native", "spacing_mm": 2.0, "box": "brain", "slice_size": 96, "offsets": [-2, -1, 0, 1]}
+    settings = {"space": "native", "spacing_mm": 2.0, "box": "brain", "box_mm": 192, "offsets": [-2, -1, 0, 1]}
     (folder / "model.json").write_text(json.dumps(settings))
     return folder / "model.pt"

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from bundle.losses import AGMRLoss, EnhancedMixingLoss, SupervisedTotalLoss, TargetAwareLoss, TSRLLoss
 from bundle.networks import AGMRNet, DUNet, TSRLNet
+from bundle.weights import WeightsSettings, write_settings
 from tests.workflows.conftest import CONFIGS, FEATURES, ROOT
 
 EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiments").glob("*.json"))
@@ -273,11 +274,31 @@ def test_every_slice_comes_once_in_an_epoch(cohort: Path) -> None:
         datalist_key="test",
         space="native",
         spacing_mm=2.0,
-        slice_size=96,
     )
     order = list(parser.get_parsed_content("train::sampler"))
     assert sorted(order) == list(range(len(parser.get_parsed_content("train::dataset"))))
     assert parser.get_parsed_content("train::dataset").augment is None
+
+
+@pytest.mark.parametrize(
+    ("options", "slice_size"),
+    [({}, 192), ({"spacing_mm": 2}, 96), ({"spacing_mm": 1.5}, 128), ({"spacing_mm": 2, "box_mm": 160}, 80)],
+)
+def test_the_voxel_size_alone_gives_slices_of_the_same_box(options: dict[str, float], slice_size: int) -> None:
+    parser = parser_of("train.json", **options)
+    for part in ("train", "validate"):
+        assert parser.get_parsed_content(f"{part}::preprocessing").settings["slice_size"] == slice_size
+    assert parser_of("train.json", "cpu.json").get_parsed_content("settings").slice_size == 96
+
+
+@pytest.mark.parametrize("names", [("inference.json",), ("train.json", "evaluate.json")])
+def test_images_are_prepared_as_those_that_the_weights_were_trained_on(names: tuple[str, ...], tmp_path: Path) -> None:
+    weights = tmp_path / "model.pt"
+    write_settings(weights, WeightsSettings("native", 1.5, "thesis_192", 168, (-1, 0, 1, 2)))
+    parser = parser_of(*names, ckpt_path=str(weights))
+    prepared = parser.get_parsed_content("preprocessing" if len(names) == 1 else "image_preprocessing").settings
+    expected = {"space": "native", "spacing_mm": 1.5, "box": "thesis_192", "slice_size": 112}
+    assert {name: prepared[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -296,7 +317,7 @@ def test_thesis_chapters_take_its_box_without_augmentation_or_validation_share(
         settings = parser.get_parsed_content(f"{part}::preprocessing").settings
         expected = {"keys": ("image", "label"), "spacing_mm": 1.0, "box": box, "slice_size": 192, "space": "native"}
         assert settings == expected
-    assert parser.get_parsed_content("settings")["box"] == box  # what is kept beside the weights
+    assert parser.get_parsed_content("settings").box == box  # what is kept beside the weights
     with torch.device("meta"):
         assert type(parser.get_parsed_content("network_def")) is network
 
@@ -378,4 +399,4 @@ def test_planes_of_the_weights_reach_the_inferer(configs: tuple[str, ...], infer
     }
     made = parser_of(*configs, **options).get_parsed_content(inferer)
     assert made.plane == "coronal"
-    assert [(plane, one.head.bias.item()) for plane, one in made.further] == [("sagittal", 1.0), ("axial", 2.0)]
+    assert [(plane, one.head.bias.item()) for plane, one in made.ensemble] == [("sagittal", 1.0), ("axial", 2.0)]

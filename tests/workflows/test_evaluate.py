@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -120,6 +122,25 @@ def test_lesion_outside_the_brain_box_counts_as_missed(evaluated: Evaluated, sla
     assert int(row["tp"]) + int(row["fn"]) == label.sum()
     assert int(row["fn"]) >= outside
     assert float(row["true_volume_ml"]) == pytest.approx(label.sum() / 1000, rel=1e-5)
+
+
+def test_the_summary_says_which_weights_it_is_of(evaluated: Evaluated, small_weights: Path) -> None:
+    assert evaluated[1]["weights"] == str(small_weights)
+    assert evaluated[1]["weights_hash"] == hashlib.sha256(small_weights.read_bytes()).hexdigest()
+
+
+def test_the_weights_that_a_training_wrote_to_the_same_folder_are_evaluated(
+    slabs: Path, small_weights: Path, tmp_path: Path, run: Run
+) -> None:
+    for suffix in (".pt", ".json"):
+        shutil.copy(small_weights.with_suffix(suffix), tmp_path)
+    paths = {"dataset_dir": slabs, "datalist": slabs / "datalist.json", "output_dir": tmp_path}
+    done = run(None, "train.json", "evaluate.json", **paths, **NETWORK)
+    assert done.returncode == 0, done.stderr[-2000:]
+    digest = hashlib.sha256(small_weights.read_bytes()).hexdigest()
+    assert f"Evaluating {tmp_path / 'model.pt'}: SHA-256 {digest}" in done.stdout
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["weights"], summary["weights_hash"]) == (str(tmp_path / "model.pt"), digest)
 
 
 def test_the_summary_has_the_means_and_the_pooled_dsc(evaluated: Evaluated) -> None:

@@ -19,8 +19,8 @@ from nibabel.processing import resample_from_to
 from scipy import ndimage
 
 from bundle.data.simulate import Head, simulate_case
-from bundle.handlers import read_settings
 from bundle.transforms import atlas_grid
+from bundle.weights import read_settings
 from tests.workflows.conftest import CONFIGS, FEATURES, ROOT, Run
 
 AXCODES = ["".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)]
@@ -212,7 +212,7 @@ def test_the_mask_is_the_probability_from_the_threshold_on(name: str, copies: tu
     values = voxels(probability)
     assert 0 <= values.min() < 0.1
     assert 0.9 < values.max() <= 1
-    threshold = read_settings(str(ROOT / "models" / "model.pt"))["threshold"]
+    threshold = read_settings(ROOT / "models" / "model.pt").threshold
     assert np.array_equal(values >= threshold, voxels(mask) == 1)
 
 

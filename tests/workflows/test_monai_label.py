@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.errors import InputError, find_input_error
 from bundle.handlers import SaveLast
+from bundle.weights import read_settings
 from tests.workflows.conftest import CONFIGS, FEATURES
 
 OPTIONS = {"threshold": 0.4, "smallest_lesion_ml": 0.025, "registration": True, "tta_flips": False}
@@ -127,11 +129,15 @@ def test_training_goes_on_from_the_weights_as_they_were_trained_and_takes_their_
     run_id: str, validated: bool, root: Path, items: list[dict], saved: list[int]
 ) -> None:
     weights = root / "models" / "model.pt"
-    before, settings = torch.load(weights, weights_only=True), json.loads(weights.with_suffix(".json").read_text())
+    before, settings = torch.load(weights, weights_only=True), read_settings(weights)
+    assert (settings.spacing_mm, settings.threshold) == (2.0, 0.3)  # neither is the default of train.json
     fine_tune(root, items[:1], items[1:] if validated else [], run_id)
     after = torch.load(weights, weights_only=True)
     assert saved == [1, 2]
-    assert json.loads(weights.with_suffix(".json").read_text()) == {"plane": "axial", **settings}
+    kept = read_settings(weights)
+    assert replace(kept, epoch=None, validation_dice=None) == settings
+    assert kept.epoch == 2 if not validated else kept.epoch in (1, 2)
+    assert (kept.validation_dice is not None) == validated
     assert after.keys() == before.keys()
     moved = max(float((after[name] - before[name]).abs().max()) for name in before if name.endswith("weight"))
     # Adam moves a weight by at most about the learning rate in each of 4 steps; a network begun anew would be far off.

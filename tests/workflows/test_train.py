@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bundle.weights import read_settings
 from tests.workflows.conftest import COARSE, ROOT, Run, command
 
 OVERRIDES = COARSE | {
@@ -45,6 +46,16 @@ def test_the_console_shows_loss_parts_validation_and_a_bar(uninterrupted: tuple[
     assert re.search(r"Epoch\[1\] Metrics -- loss: [\d.]+ loss_final: [\d.]+ loss_patch: [\d.]+ loss_side: [\d.]+", log)
     assert re.search(r"Epoch\[4\] Metrics -- val_dice: [\d.]+", log)
     assert "training [4/4]" in log
+
+
+def test_the_console_and_the_settings_say_which_epoch_the_weights_are_of(uninterrupted: tuple[Path, str]) -> None:
+    output, log = uninterrupted
+    settings = read_settings(output / "model.pt")
+    assert settings.epoch == 4
+    assert f"{output / 'model.pt'}: epoch 4, validation Dice {settings.validation_dice:.3f}" in log
+    assert re.findall(r"Key metric: (\w+) best value", log) == ["val_dice"]  # none is chosen by the training's Dice
+    (dice,) = re.findall(r"Epoch\[4\] Metrics -- val_dice: ([\d.]+)", log)
+    assert settings.validation_dice == pytest.approx(float(dice), abs=1e-4)
 
 
 def test_the_loss_falls(uninterrupted: tuple[Path, str]) -> None:
@@ -112,6 +123,54 @@ def test_early_stopping_ends_a_training_that_does_not_improve(cohort: Path, tmp_
     done = run("training", "train.json", dataset_dir=cohort, output_dir=tmp_path, epochs=6, **settings)
     assert done.returncode == 0, done.stderr[-2000:]
     assert list(losses(done.stdout + done.stderr)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("run_id", "configs", "override", "sentence"),
+    [
+        ("training", ["train.json"], {"epoch": 3}, "--epoch is not a setting of the config: did you mean --epochs?"),
+        (
+            "training",
+            ["train.json", "networks/agmr_net.json", "cpu.json"],
+            {"network_def::featurs": "[8,16,16,32,32]"},
+            "--network_def::featurs is not a setting of network_def, bundle.networks.AGMRNet: "
+            "did you mean --network_def::features?",
+        ),
+        (
+            "training",
+            ["train.json"],
+            {"train#trainer#max_epoch": 3},
+            "--train::trainer::max_epoch is not a setting of train::trainer, SupervisedTrainer: "
+            "did you mean --train::trainer::max_epochs?",
+        ),
+        (
+            "training",
+            ["train.json"],
+            {"slice_size": 96},
+            "--slice_size is not a setting of the config: did you mean --box_mm?",
+        ),
+        (
+            None,
+            ["train.json", "evaluate.json"],
+            {"save_mask": True},
+            "--save_mask is not a setting of the config: did you mean --save_masks?",
+        ),
+        (
+            "inference",
+            ["inference.json"],
+            {"thresold": 0.3},
+            "--thresold is not a setting of the config: did you mean --threshold?",
+        ),
+    ],
+)
+def test_an_override_that_no_config_has_is_refused_before_anything_runs(
+    run_id: str | None, configs: list[str], override: dict, sentence: str, cohort: Path, tmp_path: Path, run: Run
+) -> None:
+    done = run(run_id, *configs, dataset_dir=cohort, output_dir=tmp_path / "out", **override)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("Error")] == [f"Error: {sentence}"]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

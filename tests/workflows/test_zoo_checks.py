@@ -24,6 +24,7 @@ from monai.transforms import LoadImaged, SaveImaged
 
 from bundle.networks import TSRLNet
 from bundle.transforms import LogitsToMaskd
+from bundle.weights import read_settings
 from tests.workflows.conftest import COARSE, CONFIGS, FEATURES, ROOT
 
 Make = Callable[..., ConfigWorkflow]
@@ -157,12 +158,11 @@ def test_weights_are_a_plain_state_dict_of_the_network_of_inference() -> None:
 
 
 def test_settings_beside_the_weights_say_how_images_are_prepared_and_the_threshold() -> None:
-    settings = json.loads(WEIGHTS.with_suffix(".json").read_text())
-    assert set(settings) == {"space", "spacing_mm", "box", "slice_size", "offsets", "plane", "threshold"}
+    settings = read_settings(WEIGHTS)
     image = METADATA["network_data_format"]["inputs"]["image"]
-    assert image["spatial_shape"] == [settings["slice_size"]] * 2
-    assert image["num_channels"] == len(settings["offsets"])
-    assert list(image["channel_def"].values()) == [f"slice z{o:+d}" if o else "slice z" for o in settings["offsets"]]
+    assert image["spatial_shape"] == [settings.slice_size] * 2
+    assert image["num_channels"] == len(settings.offsets)
+    assert list(image["channel_def"].values()) == [f"slice z{o:+d}" if o else "slice z" for o in settings.offsets]
 
 
 # Metadata

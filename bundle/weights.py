@@ -1,0 +1,248 @@
+"""Weights, and the settings beside them: ``model.json`` says how the network of ``model.pt`` is used."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from bundle.errors import InputError
+from bundle.files import write_json
+from bundle.transforms.preprocessing import Box, Space
+from bundle.transforms.slices import Plane
+
+__all__ = [
+    "WeightsSettings",
+    "describe_weights",
+    "find_weights",
+    "load_ensemble",
+    "missing_weights",
+    "read_settings",
+    "unfit_weights",
+    "warn_of_other_settings",
+    "weights_hash",
+    "write_settings",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def _one_of(choices: Any) -> tuple[str, Callable[[Any], bool]]:
+    names = get_args(choices)
+    return f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_POSITIVE = ("a number above 0", lambda value: _is_number(value) and 0 < value < float("inf"))
+_EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "space": _one_of(Space),
+    "spacing_mm": _POSITIVE,
+    "box": _one_of(Box),
+    "box_mm": _POSITIVE,
+    "offsets": (
+        "a list of whole numbers",
+        lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_whole, value)),
+    ),
+    "plane": _one_of(Plane),
+    "threshold": ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
+    "epoch": ("a whole number or null", lambda value: value is None or _is_whole(value)),
+    "validation_dice": ("a number or null", lambda value: value is None or _is_number(value)),
+}
+
+
+@dataclass(frozen=True)
+class WeightsSettings:
+    """How the network of a weights file is used: the content of ``model.json``.
+
+    Attributes:
+        space: ``"mni"`` when heads are registered to the MNI template, ``"native"`` when they are not.
+        spacing_mm: the voxels' size.
+        box: how the slices are cropped, see :class:`bundle.transforms.VolumePreprocessing`.
+        box_mm: the side of the slices in mm; ``thesis_180`` crops 180 mm and resizes them to as many voxels.
+        offsets: the slices of a stack relative to its own.
+        plane: the slices' anatomical plane.
+        threshold: the probability from which a voxel is lesion.
+        epoch: the epoch that the weights are of; None when it is not known.
+        validation_dice: the mean Dice of that epoch's validation; None when there was none.
+
+    Raises:
+        InputError: when a value cannot be used.
+    """
+
+    space: Space
+    spacing_mm: float
+    box: Box
+    box_mm: float
+    offsets: Sequence[int]
+    plane: Plane = "axial"
+    threshold: float = 0.5
+    epoch: int | None = None
+    validation_dice: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, (expected, is_valid) in _EXPECTED.items():
+            value = getattr(self, name)
+            if not is_valid(value):
+                raise InputError(f"{name} is {value!r}: {expected} is expected.")
+        object.__setattr__(self, "offsets", tuple(self.offsets))
+
+    @property
+    def slice_size(self) -> int:
+        """H and W of the slices in voxels."""
+        return round(self.box_mm / self.spacing_mm)
+
+    def differences(self, other: WeightsSettings) -> str:
+        """Return how images are prepared here and not in the other, such as ``"spacing_mm 1.0 and not 2.0"``."""
+        return ", ".join(
+            f"{name} {getattr(self, name)} and not {getattr(other, name)}"
+            for name in ("space", "spacing_mm", "box", "box_mm", "offsets")
+            if getattr(self, name) != getattr(other, name)
+        )
+
+
+_NAMES = [field.name for field in fields(WeightsSettings)]
+_REQUIRED = [field.name for field in fields(WeightsSettings) if field.default is MISSING]
+
+
+def _settings_file(weights: str | Path) -> Path:
+    return Path(weights).with_suffix(".json")
+
+
+def _from_earlier_versions(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with ``box_mm``, where a file of an earlier version has ``slice_size`` in voxels."""
+    settings = dict(content)
+    if "slice_size" in settings and "box_mm" not in settings and _is_number(settings.get("spacing_mm")):
+        settings["box_mm"] = settings.pop("slice_size") * settings["spacing_mm"]
+    return settings
+
+
+def read_settings(weights: str | Path) -> WeightsSettings:
+    """Return the settings beside weights, ``model.json`` for ``model.pt``.
+
+    Raises:
+        InputError: when the file is missing or damaged, lacks a setting, has one that is unknown, or a value that
+            cannot be used.
+    """
+    file = _settings_file(weights)
+    unusable = f"{weights} cannot be used: {file}, which says how its images were prepared,"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # neither text nor JSON is a ValueError
+        if not Path(weights).exists():
+            raise missing_weights(weights) from error
+        raise InputError(f"{unusable} is missing or damaged.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{unusable} must hold {', '.join(_REQUIRED)}.")
+    settings = _from_earlier_versions(content)
+    if lacking := [name for name in _REQUIRED if name not in settings]:
+        raise InputError(f"{unusable} lacks {', '.join(lacking)}.")
+    if unknown := [name for name in settings if name not in _NAMES]:
+        raise InputError(f"{unusable} has the unknown {', '.join(unknown)}; its keys are {', '.join(_NAMES)}.")
+    try:
+        return WeightsSettings(**settings)
+    except InputError as error:
+        raise InputError(f"{weights} cannot be used: in {file} {error}") from error
+
+
+def write_settings(weights: str | Path, settings: WeightsSettings) -> None:
+    """Write the settings beside weights."""
+    write_json(asdict(settings), _settings_file(weights))
+
+
+def weights_hash(weights: str | Path) -> str:
+    """Return the SHA-256 of a weights file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: when the file does not exist.
+    """
+    try:
+        with Path(weights).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise missing_weights(weights) from error
+
+
+def describe_weights(weights: str | Path) -> str:
+    """Return one line on weights for a log: the file, the epoch that it is of, and its hash."""
+    settings = read_settings(weights)
+    parts = [] if settings.epoch is None else [f"epoch {settings.epoch}"]
+    if settings.validation_dice is not None:
+        parts.append(f"validation Dice {settings.validation_dice:.3f}")
+    return f"{weights}: {', '.join([*parts, f'SHA-256 {weights_hash(weights)}'])}"
+
+
+def find_weights(output_dir: str | Path, otherwise: str | Path) -> str:
+    """Return the weights that a training wrote to a folder, ``model.pt`` there, or others when there are none.
+
+    Args:
+        output_dir: the training's ``output_dir``.
+        otherwise: the weights of a folder that no training wrote to.
+    """
+    trained = Path(output_dir) / "model.pt"
+    return str(trained if trained.is_file() else otherwise)
+
+
+def warn_of_other_settings(weights: str | Path, settings: WeightsSettings) -> None:
+    """Warn when weights were trained on images that were prepared in another way than these settings say.
+
+    Weights without settings beside them, of another program for instance, are not compared.
+    """
+    if not _settings_file(weights).is_file():
+        return
+    if differences := read_settings(weights).differences(settings):
+        _log.warning("%s was trained with %s as in this training.", weights, differences)
+
+
+def load_ensemble(
+    network: torch.nn.Module, weights: Sequence[str], settings: WeightsSettings
+) -> list[tuple[Plane, torch.nn.Module]]:
+    """Return networks to average with another: of other planes, or trained from another seed.
+
+    Args:
+        network: the other network; copies of it take the weights.
+        weights: the files.
+        settings: those of the other network's weights.
+
+    Returns:
+        the plane of each and the network, in ``eval()``.
+
+    Raises:
+        InputError: when weights do not exist, are of another network, or their images were prepared in another way.
+    """
+    ensemble = []
+    for path in weights:
+        own = read_settings(path)
+        if differences := own.differences(settings):
+            raise InputError(f"{path} cannot be averaged with the other weights: it was trained with {differences}.")
+        member = copy.deepcopy(network).eval()
+        try:
+            member.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch, pickle and zip errors differ from file to file
+            raise unfit_weights(path, error) from error
+        ensemble.append((own.plane, member))
+    return ensemble
+
+
+def missing_weights(path: str | Path) -> InputError:
+    """Return the error for a file that does not exist."""
+    return InputError(f"{path} does not exist: weights or a checkpoint of an earlier run are expected.")
+
+
+def unfit_weights(path: str | Path, error: Exception) -> InputError:
+    """Return the error for a file that torch cannot load into a network, with the first line of torch's own."""
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return InputError(f"{path} could not be loaded into this network: {reason}")

@@ -1,0 +1,117 @@
+"""Overrides of configs: what no config has is refused with the name that was probably meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle.errors import InputError
+from bundle.overrides import check_command_line, check_overrides
+
+CONFIG: dict[str, Any] = {
+    "epochs": 3,
+    "finetune_strict": True,
+    "network_def": {"_target_": "bundle.networks.TSRLNet"},
+    "net": {"_target_": "BasicUNet", "spatial_dims": 2},
+    "scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 2},
+    "any": {"_target_": "builtins.dict"},
+    "train": {"steps": [{"_target_": "Flipd", "keys": "pred"}]},
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "epochs",
+        "network_def",
+        "network_def::features",
+        "network_def#dropout",
+        "network_def::_target_",
+        "network_def::_disabled_",
+        "net::out_channels",
+        "scheduler::gamma",
+        "any::thing",
+        "train::steps",
+        "train::steps::0::spatial_axis",
+    ],
+)
+def test_what_a_config_or_its_component_takes_is_accepted(name: str) -> None:
+    check_overrides([name], CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("epoch", "--epoch is not a setting of the config: did you mean --epochs?"),
+        ("finetune_partly", "--finetune_partly is not a setting of the config: did you mean --finetune_strict?"),
+        (
+            "network_def::featurs",
+            "--network_def::featurs is not a setting of network_def, bundle.networks.TSRLNet: "
+            "did you mean --network_def::features?",
+        ),
+        (
+            "net#out_chanels",
+            "--net::out_chanels is not a setting of net, BasicUNet: did you mean --net::out_channels?",
+        ),
+        (
+            "scheduler::gama",
+            "--scheduler::gama is not a setting of scheduler, torch.optim.lr_scheduler.StepLR: "
+            "did you mean --scheduler::gamma?",
+        ),
+        (
+            "train::steps::0::spatial_axes",
+            "--train::steps::0::spatial_axes is not a setting of train::steps::0, Flipd: "
+            "did you mean --train::steps::0::spatial_axis?",
+        ),
+        ("train::xyz", "--train::xyz is not a setting of train: it has steps."),
+    ],
+)
+def test_what_none_takes_is_refused_with_what_was_meant(name: str, sentence: str) -> None:
+    with pytest.raises(InputError) as refused:
+        check_overrides(["epochs", name], CONFIG)
+    assert str(refused.value) == sentence
+
+
+def monai_bundle(*words: str) -> list[str]:
+    """Return ``sys.argv`` of ``python -m monai.bundle``."""
+    return ["/site-packages/monai/bundle/__main__.py", *words]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Two configs, of which the second adds a setting."""
+    for name, content in (("base", {"epochs": 3}), ("overlay", {"warmup_steps": 5})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    return [str(tmp_path / f"{name}.json") for name in ("base", "overlay")]
+
+
+@pytest.mark.parametrize("spelling", [["--warmup_step", "1"], ["--warmup_step=1"], ["-warmup_step", "1"]])
+def test_overrides_are_read_as_fire_reads_them(spelling: list[str], files: list[str]) -> None:
+    words = ["run", "training", "--config_file", str(files), "--epochs", "-1"]
+    check_command_line(monai_bundle(*words, "--warmup-steps", "1", "--", "--trace"))
+    with pytest.raises(InputError, match="did you mean --warmup_steps"):
+        check_command_line(monai_bundle(*words, *spelling))
+    with pytest.raises(InputError, match="--warmup_steps is not a setting of the config: it has epochs"):
+        check_command_line(monai_bundle("run", "training", f"--config_file={files[0]}", "--warmup_steps", "1"))
+
+
+def test_monai_s_own_options_are_none_of_the_config_s(files: list[str], tmp_path: Path) -> None:
+    words = ["run", "--run_id", "training", "--config_file", files[0], "--meta_file", "metadata.json"]
+    check_command_line(monai_bundle(*words, "--logging_file", "logging.conf", "--init_id", "a", "--final_id", "b"))
+    check_command_line(monai_bundle(*words, "--tracking", "mlflow", "--tracking_uri", "runs", "--run_name", "first"))
+    with pytest.raises(InputError, match="--tracking_uri is not a setting"):
+        check_command_line(monai_bundle(*words, "--tracking_uri", "runs"))
+
+
+def test_overrides_in_a_file_of_arguments_are_checked_too(files: list[str], tmp_path: Path) -> None:
+    arguments = tmp_path / "arguments.json"
+    arguments.write_text(json.dumps({"config_file": files, "epochs": 1, "warmup": 2}))
+    with pytest.raises(InputError, match=r"--warmup is not a setting of the config: did you mean --warmup_steps\?"):
+        check_command_line(monai_bundle("run", "training", "--args_file", str(arguments)))
+
+
+def test_other_programs_are_left_alone(files: list[str]) -> None:
+    check_command_line(["scripts/segment.py", "--config_file", files[0], "--epoch", "3"])
