@@ -7,13 +7,16 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-__all__ = ["save_dsc_boxes", "save_dsc_by_volume", "save_loss_curve", "save_recall_pairs", "shrink"]
+from bundle.handlers import VALIDATION_SIZES
+
+__all__ = ["save_dsc_boxes", "save_dsc_by_volume", "save_recall_pairs", "save_training_curves", "shrink"]
 
 # Told apart with any kind of colour vision (Okabe and Ito).
 _BLUE, _RED = "#0072B2", "#D55E00"
@@ -93,23 +96,51 @@ def save_dsc_by_volume(volumes_ml: Sequence[float], dsc: Sequence[float], path: 
     figure.savefig(path, dpi=100)
 
 
-def save_loss_curve(runs: Sequence[Sequence[float]], window: int, path: str | Path) -> None:
-    """The loss of trainings one behind the other, averaged over a moving window.
+def save_training_curves(
+    runs: Sequence[Sequence[float]],
+    validations: Sequence[Mapping[int, Mapping[str, float]]],
+    window: int,
+    path: str | Path,
+) -> None:
+    """The loss of trainings one behind the other, averaged over a moving window; below it what was validated.
 
     Args:
         runs: the loss of each iteration of each training.
+        validations: of each training, by iteration: the values of ``bundle.handlers.validation_metrics``. Where there
+            are none, only the loss is drawn.
         window: iterations that are averaged, fewer in a shorter training.
         path: the file.
     """
-    figure, axis = _figure(7, 3.2)
-    first = 0
-    for losses, colour in zip(runs, cycle((_BLUE, _RED)), strict=False):
+    panels = 3 if any(validations) else 1
+    figure = Figure(figsize=(7, 3.2 + 2.4 * (panels - 1)), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
+    first, rows = 0, {}
+    for losses, validated, colour in zip(runs, validations, cycle((_BLUE, _RED)), strict=False):
         width = min(window, len(losses))
         smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
-        axis.plot(first + width + np.arange(len(smooth)), smooth, color=colour, linewidth=1)
+        axes[0].plot(first + width + np.arange(len(smooth)), smooth, color=colour, linewidth=1)
+        rows |= {first + iteration: row for iteration, row in validated.items()}
         first += len(losses)
-    axis.set(xlabel="iteration", ylabel=f"loss, mean of {window} iterations", ylim=(0, None))
+    axes[0].set(ylabel=f"loss, mean of {window} iterations", ylim=(0, None))
+    if rows:
+        _draw_validations(axes[1], axes[2], rows)
+    axes[-1].set(xlabel="iteration")
     figure.savefig(path, dpi=100)
+
+
+def _draw_validations(dsc: Axes, false_ml: Axes, rows: Mapping[int, Mapping[str, float]]) -> None:
+    iterations = list(rows)
+    sizes = {f"dsc_{size}": f"{size} mL" for size in VALIDATION_SIZES}
+    for (name, label), shade in zip(sizes.items(), np.linspace(0.9, 0.1, len(sizes)), strict=True):
+        dsc.plot(iterations, [row[name] for row in rows.values()], label=label, color=colormaps["viridis"](shade))
+    dsc.plot(iterations, [row["dsc"] for row in rows.values()], label="all", color="black")
+    dsc.set(ylabel="DSC, simulated lesions", ylim=(0, 1))
+    dsc.legend(frameon=False, fontsize="small", ncols=3)
+    for name, label, colour in (("false_ml", "median", _BLUE), ("false_ml_max", "maximum", _RED)):
+        false_ml.plot(iterations, [row[name] for row in rows.values()], label=label, color=colour)
+    false_ml.set(ylabel="mL found without lesion", ylim=(0, None))
+    false_ml.legend(frameon=False, fontsize="small")
 
 
 def shrink(path: str | Path, width: int) -> None:

@@ -21,7 +21,16 @@ from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
 from bundle.transforms.slices import Plane
 
-__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "SaveWeights", "load_further", "read_settings", "save_atomically"]
+__all__ = [
+    "LoadCheckpoint",
+    "SaveBest",
+    "SaveLast",
+    "SaveWeights",
+    "half_precision",
+    "load_further",
+    "read_settings",
+    "save_atomically",
+]
 
 _PREPARATION = {"box", "offsets", "slice_size", "space", "spacing_mm"}
 _MISSING = "{} does not exist: weights or a checkpoint of an earlier run are expected."
@@ -36,6 +45,11 @@ def save_atomically(content: Any, path: str | Path) -> None:
     """
     with replacing(path) as unfinished:
         torch.save(content, unfinished)
+
+
+def half_precision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict with floating point values as float16, half the size of a file; others stay."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def read_settings(weights: str) -> dict[str, Any]:
@@ -97,12 +111,14 @@ class SaveWeights:
         path: the weights, a plain state dict.
         network: whose weights.
         settings: how the images were prepared and the threshold, written beside the weights for :func:`read_settings`.
+        half: write floating point values as float16.
     """
 
-    def __init__(self, path: str, network: torch.nn.Module, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: str, network: torch.nn.Module, settings: Mapping[str, Any], half: bool = False) -> None:
         self.path = path
         self.network = network
         self.settings = dict(settings)
+        self.half = half
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a trainer, or to the evaluator whose metric decides."""
@@ -112,7 +128,8 @@ class SaveWeights:
         """Saves."""
         if _is_first_process():
             write_atomically(json.dumps(self.settings, indent=4) + "\n", Path(self.path).with_suffix(".json"))
-            save_atomically(self.network.state_dict(), self.path)
+            state = self.network.state_dict()
+            save_atomically(half_precision(state) if self.half else state, self.path)
 
 
 class SaveBest(SaveWeights):

@@ -1,6 +1,6 @@
 """Transforms that MONAI does not have, and the deterministic preprocessing made of both."""
 
-from bundle.transforms.augmentation import BatchAffine, SliceAugmentation
+from bundle.transforms.augmentation import BatchAugmentation, SliceAugmentation
 from bundle.transforms.bias_field import CorrectBiasField, CorrectBiasFieldd
 from bundle.transforms.checks import CheckVolumed
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
@@ -23,7 +23,7 @@ __all__ = [
     "TEMPLATE",
     "AffineToMNI",
     "AffineToMNId",
-    "BatchAffine",
+    "BatchAugmentation",
     "BrainBox",
     "BrainBoxd",
     "CheckVolumed",
