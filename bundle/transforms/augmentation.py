@@ -86,14 +86,14 @@ class SliceAugmentation(Randomizable, Transform):
 
 
 class BatchAugmentation(Transform):
-    """Left-right flip, rotation, zoom, shift, bending and contrast of each sample of a batch, all at once where it lies.
+    """Flip, rotation, zoom, shift, bending and contrast of each sample of a batch, all at once where the batch lies.
 
     MONAI's transforms take one sample after another, which leaves a GPU waiting, and a CPU's other cores. A flip leaves
     voxels as sharp as they are; the rest interpolates between them, so only a part of the samples gets it. Drawn by
     torch's generator.
 
     Args:
-        flip: share of samples that are flipped; 0 for sagittal slices, in which left and right are not to be seen.
+        flip: share of samples that are flipped left to right; 0 for sagittal slices, in which both look alike.
         affine: share of samples that are rotated, zoomed, shifted and bent.
         rotate: largest angle in radians, either way.
         zoom: largest change of size, either way, 0..1.
