@@ -115,22 +115,15 @@ def validation(template_head: Head, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def weights_workflow(folder: Path, masks: Path, shared_data: Path, **options: object) -> ConfigWorkflow:
-    """The recipe of the weights, three epochs of one step; compiled it would take a minute more."""
+    """The recipe of the weights, three epochs of one step."""
+    heads = [str(TEMPLATE), str(shared_data / "label_maps" / "training_seg_01.nii.gz")]
+    short = {"epochs": 3, "samples_per_epoch": 4, "first_volumes": 2, "simulation_workers": 1, "warmup_steps": 1}
+    places = {"masks": str(masks), "heads_cache": str(folder / "heads"), "output_dir": str(folder / "out")}
     workflow = ConfigWorkflow(
         [str(CONFIGS / name) for name in (*CONFIG_FILES, "cpu.json", "weights.json")],
         run_id="training",
         workflow_type="train",
-        **QUICK | {"heads": [str(TEMPLATE), str(shared_data / "label_maps" / "training_seg_01.nii.gz")]},
-        masks=str(masks),
-        heads_cache=str(folder / "heads"),
-        output_dir=str(folder / "out"),
-        network="$@network_def.to(@device)",
-        epochs=3,
-        samples_per_epoch=4,
-        first_volumes=2,
-        simulation_workers=1,
-        warmup_steps=1,
-        **options,
+        **QUICK | short | places | {"heads": heads} | options,
     )
     workflow.initialize()
     return workflow
