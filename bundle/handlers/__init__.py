@@ -1,10 +1,12 @@
-"""Ignite handlers: checkpoints, progress, the table of cases."""
+"""Ignite handlers: checkpoints, progress, the tables of an evaluation and of validations."""
 
 from bundle.handlers.case_table import CaseTable
-from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast, SaveWeights
+from bundle.handlers.checkpoints import LoadCheckpoint, SaveBest, SaveLast, SaveWeights, half_precision, save_atomically
 from bundle.handlers.progress import IterationBar, LossParts
+from bundle.handlers.validation_table import VALIDATION_SIZES, ValidationTable, validation_metrics
 
 __all__ = [
+    "VALIDATION_SIZES",
     "CaseTable",
     "IterationBar",
     "LoadCheckpoint",
@@ -12,4 +14,8 @@ __all__ = [
     "SaveBest",
     "SaveLast",
     "SaveWeights",
+    "ValidationTable",
+    "half_precision",
+    "save_atomically",
+    "validation_metrics",
 ]

@@ -27,7 +27,7 @@ from bundle.weights import (
     write_settings,
 )
 
-__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "SaveWeights", "save_atomically"]
+__all__ = ["LoadCheckpoint", "SaveBest", "SaveLast", "SaveWeights", "half_precision", "save_atomically"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,11 @@ def save_atomically(content: Any, path: str | Path) -> None:
     """
     with replacing(path) as unfinished:
         torch.save(content, unfinished)
+
+
+def half_precision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict with floating point values as float16, half the size of a file; others stay."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
 
 
 class SaveLast:
@@ -72,14 +77,16 @@ class SaveWeights:
 
     Args:
         path: the weights, a plain state dict.
-        network: the network that is trained.
+        network: whose weights.
         settings: written beside the weights with the epoch, see :func:`bundle.weights.read_settings`.
+        half: write floating point values as float16.
     """
 
-    def __init__(self, path: str, network: torch.nn.Module, settings: WeightsSettings) -> None:
+    def __init__(self, path: str, network: torch.nn.Module, settings: WeightsSettings, half: bool = False) -> None:
         self.path = path
         self.network = network
         self.settings = settings
+        self.half = half
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer, or to the evaluator whose metric decides."""
@@ -99,7 +106,8 @@ class SaveWeights:
         if idist.get_rank() > 0:
             return
         write_settings(self.path, replace(self.settings, epoch=epoch, validation_dice=validation_dice))
-        save_atomically(self.network.state_dict(), self.path)
+        state = self.network.state_dict()
+        save_atomically(half_precision(state) if self.half else state, self.path)
         told = "without validation" if validation_dice is None else f"validation Dice {validation_dice:.3f}"
         _log.info("%s: epoch %d, %s", self.path, epoch, told)
 

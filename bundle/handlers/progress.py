@@ -16,7 +16,8 @@ __all__ = ["IterationBar", "LossParts"]
 class LossParts:
     """Means of the loss and of each of its parts over an epoch, as metrics of the trainer: ``loss``, ``loss_final``...
 
-    The parts come from the loss function's ``parts(pred, label)``; one without it gives the loss alone.
+    The parts come from the loss function's ``latest_parts``, those of its last call: computing them again for the log
+    would cost a loss in every step. A loss function without them gives the loss alone.
     """
 
     def __init__(self) -> None:
@@ -36,14 +37,10 @@ class LossParts:
 
     def add(self, engine: Engine) -> None:
         """Adds one iteration, as tensors: a number would have to wait for the device."""
-        output = engine.state.output
-        self.sums["loss"] += output["loss"].detach()
+        self.sums["loss"] += engine.state.output["loss"].detach()
         self.count += 1
-        parts = getattr(engine.loss_function, "parts", None)
-        if parts is not None:
-            with torch.no_grad():
-                for name, value in parts(output["pred"], output["label"]).items():
-                    self.sums[f"loss_{name}"] += value
+        for name, value in getattr(engine.loss_function, "latest_parts", {}).items():
+            self.sums[f"loss_{name}"] += value
 
     def finish(self, engine: Engine) -> None:
         """Hands the means to the engine, over all processes."""

@@ -38,6 +38,8 @@ class SupervisedTotalLoss(_Loss):
         self.side_weight = side_weight
         self.patch_weight = patch_weight
         self.patch_prior = PatchPriorLoss()
+        self.latest_parts: dict[str, torch.Tensor] = {}
+        """The parts of the last call, without gradient, for the log."""
 
     def parts(self, input: torch.Tensor | tuple, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """The weighted parts by name, scalars whose sum is the loss.
@@ -58,7 +60,9 @@ class SupervisedTotalLoss(_Loss):
 
     def forward(self, input: torch.Tensor | tuple, target: torch.Tensor) -> torch.Tensor:
         """The sum of :meth:`parts`, a scalar."""
-        return torch.stack(list(self.parts(input, target).values())).sum()
+        parts = self.parts(input, target)
+        self.latest_parts = {name: value.detach() for name, value in parts.items()}
+        return torch.stack(list(parts.values())).sum()
 
 
 class AGMRLoss(SupervisedTotalLoss):

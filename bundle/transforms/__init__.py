@@ -2,7 +2,7 @@
 
 from bundle.checks import CheckVolumed
 from bundle.transforms.atlas import TEMPLATE, ResampleToAtlasd, atlas_brain, atlas_grid
-from bundle.transforms.augmentation import BatchAffine, SliceAugmentation
+from bundle.transforms.augmentation import BatchAugmentation, SliceAugmentation
 from bundle.transforms.bias_field import CorrectBiasField, CorrectBiasFieldd
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
 from bundle.transforms.postprocessing import LesionMask, LogitsToMask, LogitsToMaskd
@@ -17,7 +17,7 @@ __all__ = [
     "TEMPLATE",
     "AffineToMNI",
     "AffineToMNId",
-    "BatchAffine",
+    "BatchAugmentation",
     "BrainBox",
     "BrainBoxd",
     "CheckVolumed",

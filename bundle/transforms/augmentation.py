@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from bundle.transforms.intensity import inside_head
 from bundle.transforms.slices import Plane
 
-__all__ = ["BatchAffine", "SliceAugmentation"]
+__all__ = ["BatchAugmentation", "SliceAugmentation"]
 
 
 class SliceAugmentation(Randomizable, Transform):
@@ -86,32 +86,56 @@ class SliceAugmentation(Randomizable, Transform):
         return result
 
 
-class BatchAffine(Transform):
-    """Left-right flip, rotation, zoom and shift of each sample of a batch, all at once where the batch lies.
+class BatchAugmentation(Transform):
+    """Flip, rotation, zoom, shift, bending and contrast of each sample of a batch, all at once where the batch lies.
 
-    MONAI's transforms take one sample after another, which leaves a GPU waiting. A flip leaves voxels as sharp as they
-    are; the rest interpolates between them, so only a part of the samples gets it. Drawn by torch's generator.
+    MONAI's transforms take one sample after another, which leaves a GPU waiting, and a CPU's other cores. A flip leaves
+    voxels as sharp as they are; the rest interpolates between them, so only a part of the samples gets it. Drawn by
+    torch's generator.
 
     Args:
-        flip: share of samples that are flipped; 0 for sagittal slices, in which left and right are not to be seen.
-        affine: share of samples that are rotated, zoomed and shifted.
+        flip: share of samples that are flipped left to right; 0 for sagittal slices, in which both look alike.
+        affine: share of samples that are rotated, zoomed, shifted and bent.
         rotate: largest angle in radians, either way.
         zoom: largest change of size, either way, 0..1.
         shift: largest shift along each axis, either way, as a share of the slice.
+        bend: largest displacement of each of 7 x 7 control points along each axis, either way, as a share of the slice.
+        contrast: share of samples that get another contrast.
+        gamma: largest exponent of the intensities; the smallest is its inverse. Black and the brightest pixel stay.
     """
 
     def __init__(
-        self, flip: float = 0.5, affine: float = 0.5, rotate: float = 0.15, zoom: float = 0.1, shift: float = 0.04
+        self,
+        flip: float = 0.5,
+        affine: float = 0.5,
+        rotate: float = 0.15,
+        zoom: float = 0.1,
+        shift: float = 0.04,
+        bend: float = 0.0,
+        contrast: float = 0.0,
+        gamma: float = 1.25,
     ) -> None:
         self.flip = flip
         self.affine = affine
         self.rotate = rotate
         self.zoom = zoom
         self.shift = shift
+        self.bend = bend
+        self.contrast = contrast
+        self.gamma = gamma
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """``image`` ``(B, S, H, W)`` and ``label`` ``(B, 1, H, W)`` of square slices, changed, of the same shapes."""
         image, label = batch["image"], batch["label"]
+        grid = self._grid(image)
+        moved = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
+        return batch | {
+            "image": self._change_contrast(moved) if self.contrast > 0 else moved,
+            "label": F.grid_sample(label, grid, mode="nearest", align_corners=False),
+        }
+
+    def _grid(self, image: torch.Tensor) -> torch.Tensor:
+        """Where each pixel comes from, ``(B, H, W, 2)``."""
         count, device = len(image), image.device
         chosen = (torch.rand(count, 1, device=device) < self.affine).float()
         largest = torch.tensor([self.rotate, self.zoom, 2 * self.shift, 2 * self.shift], device=device)
@@ -121,7 +145,15 @@ class BatchAffine(Transform):
         cos, sin = angle.cos() * (1 + zoom), angle.sin() * (1 + zoom)
         theta = torch.stack([cos, -sin, shift[0], mirror * sin, mirror * cos, shift[1]], dim=1).view(count, 2, 3)
         grid = F.affine_grid(theta, list(image.shape), align_corners=False)
-        return batch | {
-            "image": F.grid_sample(image, grid, mode="bilinear", align_corners=False),
-            "label": F.grid_sample(label, grid, mode="nearest", align_corners=False),
-        }
+        if self.bend > 0:
+            points = (torch.rand(count, 2, 7, 7, device=device) * 2 - 1) * 2 * self.bend * chosen[..., None, None]
+            smooth = F.interpolate(points, size=image.shape[-2:], mode="bicubic", align_corners=True)
+            grid = grid + smooth.permute(0, 2, 3, 1)
+        return grid
+
+    def _change_contrast(self, image: torch.Tensor) -> torch.Tensor:
+        count, device = len(image), image.device
+        chosen = (torch.rand(count, 1, 1, 1, device=device) < self.contrast).float()
+        exponent = self.gamma ** ((torch.rand(count, 1, 1, 1, device=device) * 2 - 1) * chosen)
+        brightest = image.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(image.dtype).tiny)
+        return torch.where(chosen > 0, brightest * (image.clamp(min=0) / brightest) ** exponent, image)

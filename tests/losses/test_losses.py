@@ -671,7 +671,12 @@ def test_parts_add_up_to_the_total(loss: Any, names: list[str]) -> None:
     output, mask = network_output()
     parts = loss.parts(output, mask)
     assert list(parts) == names
-    torch.testing.assert_close(sum(parts.values()), loss(output, mask))
+    total = loss(output, mask)
+    torch.testing.assert_close(sum(parts.values()), total)
+    assert list(loss.latest_parts) == names  # what is logged
+    for name, part in loss.latest_parts.items():
+        assert torch.equal(part, parts[name])
+        assert not part.requires_grad
 
 
 @pytest.mark.parametrize(("loss", "left"), [(AGMRLoss(), ["mixing", "sobel"]), (TSRLLoss(), ["final"])])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.transforms import Compose, Flip, RandGaussianNoised
 
-from bundle.transforms import BatchAffine, SliceAugmentation
+from bundle.transforms import BatchAugmentation, SliceAugmentation
 
 SIZE = 96
 SEEDS = range(8)
@@ -150,7 +150,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 def change(batch: dict[str, torch.Tensor], **settings: float) -> dict[str, torch.Tensor]:
     still = {"flip": 0.0, "affine": 1.0, "rotate": 0.0, "zoom": 0.0, "shift": 0.0}
-    return BatchAffine(**(still | settings))(batch)
+    return BatchAugmentation(**(still | settings))(batch)
 
 
 def assert_moved(changed: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], move: Callable) -> None:
@@ -202,9 +202,53 @@ def test_samples_of_a_batch_are_zoomed_about_their_middle(batch: dict[str, torch
 def test_each_sample_of_a_batch_has_a_change_of_its_own_and_some_have_none() -> None:
     torch.manual_seed(0)
     image = torch.rand(1, 4, 32, 32).expand(400, 4, 32, 32)
-    changed = BatchAffine(flip=0.25, affine=0.5)({"image": image, "label": image[:, :1]})["image"]
+    changed = BatchAugmentation(flip=0.25, affine=0.5)({"image": image, "label": image[:, :1]})["image"]
     same, flipped = ((changed - other).abs().amax(dim=(1, 2, 3)) < 1e-4 for other in (image, image.flip(2)))
     assert 0.31 < float(same.float().mean()) < 0.44  # 3/8
     assert 0.08 < float(flipped.float().mean()) < 0.17  # 1/8
     moved = changed[~same & ~flipped]
     assert len(moved.flatten(1).unique(dim=0)) == len(moved)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_control_points_that_all_move_alike_shift_a_sample_of_a_batch(batch: dict[str, torch.Tensor]) -> None:
+    """Half of an eighth of 32 is two pixels along each axis."""
+
+    def move(images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(images[:, :, 2:, 2:], (0, 2, 0, 2))
+
+    assert_moved(change(batch, bend=1 / 8), batch, move)
+
+
+def test_samples_of_a_batch_are_bent_each_in_its_own_way_within_bounds() -> None:
+    """Each pixel tells where it comes from: control points move 3 of 96 pixels at most, and not by an affine."""
+    torch.manual_seed(0)
+    row, column = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    image = torch.stack([row, column]).expand(8, 2, 96, 96)
+    moved = change({"image": image, "label": image[:, :1]}, bend=1 / 32)["image"][:, :, 4:-4, 4:-4]
+    displacement = moved - image[:, :, 4:-4, 4:-4]
+    # Bicubic weights add up to at most 1.375 along an axis, signs left out: so much can lie beyond the points.
+    assert float(displacement.abs().max()) < 1.375**2 * 3
+    assert float(displacement.abs().amax(dim=(1, 2, 3)).min()) > 1
+    plane = torch.stack([row, column, torch.ones_like(row)], dim=-1)[4:-4, 4:-4].reshape(-1, 3)
+    for field in displacement.flatten(0, 1):
+        rest = field.reshape(-1, 1) - plane @ torch.linalg.lstsq(plane, field.reshape(-1, 1)).solution
+        assert float(rest.std()) > 0.3
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_contrast_of_a_batch_changes_between_black_and_its_brightest_pixel(batch: dict[str, torch.Tensor]) -> None:
+    """A draw of 0.75 is the square root of the largest exponent, 4: each sample is squared."""
+    changed = change(batch, contrast=1.0, gamma=4.0)
+    brightest = batch["image"].amax(dim=(1, 2, 3), keepdim=True)
+    torch.testing.assert_close(changed["image"], batch["image"] ** 2 / brightest, atol=2e-5, rtol=0)
+    assert torch.equal(changed["label"], batch["label"])
+
+
+def test_the_share_of_samples_of_a_batch_with_another_contrast() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 4, 16, 16).expand(400, 4, 16, 16) - 0.1
+    changed = change({"image": image, "label": image[:, :1]}, contrast=0.25)["image"]
+    same = (changed - image).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert 0.68 < float(same.float().mean()) < 0.82
+    assert len(changed[~same].flatten(1).unique(dim=0)) == int((~same).sum())

@@ -51,7 +51,8 @@ def case(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
         voxels = np.asanyarray(whole.dataobj)
         if kind == "image":
             voxels = (voxels + rng.integers(0, 30, voxels.shape)).astype(np.int16)
-        affine = whole.affine @ nib.affines.from_matvec(np.diag([-1, 1, -1]), [voxels.shape[0] - 1, 0, voxels.shape[2] - 1])
+        last = [voxels.shape[0] - 1, 0, voxels.shape[2] - 1]
+        affine = whole.affine @ nib.affines.from_matvec(np.diag([-1, 1, -1]), last)
         files[kind] = str(folder / f"{kind}.nii.gz")
         nib.save(nib.Nifti1Image(voxels[::-1, :, ::-1], affine), files[kind])
     (folder / "datalist.json").write_text(json.dumps({"test": [files]}))
