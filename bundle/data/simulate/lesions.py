@@ -127,7 +127,9 @@ class LesionMasks:
         return self.files[chosen], mask[::-1].copy() if rng.random() < 0.5 else mask
 
 
-def draw_lesion(tissue: np.ndarray, volume_ml: float, rng: np.random.Generator) -> np.ndarray:
+def draw_lesion(
+    tissue: np.ndarray, volume_ml: float, rng: np.random.Generator, centres: np.ndarray | None = None
+) -> np.ndarray:
     """A procedural lesion: the tissue nearest to a random centre, in a metric stretched and roughened at random.
 
     It stays in the centre's hemisphere, as a stroke does: an artery supplies one.
@@ -136,12 +138,13 @@ def draw_lesion(tissue: np.ndarray, volume_ml: float, rng: np.random.Generator) 
         tissue: voxels that may be lesion, ``(H, W, D)`` at 1 mm; the midline is in the middle of the first axis.
         volume_ml: its volume.
         rng: source of randomness.
+        centres: voxels of ``tissue`` that may be the centre, boolean; all of them if None.
 
     Returns:
         boolean mask ``(H, W, D)`` of one piece or nearly so, inside ``tissue``.
     """
     count = max(round(volume_ml * 1000), 8)
-    centre = rng.choice(np.argwhere(tissue))
+    centre = rng.choice(np.argwhere(tissue if centres is None else centres))
     right = np.arange(len(tissue)) > (len(tissue) - 1) / 2
     tissue = tissue & (right == right[centre[0]])[:, None, None]
     radius = (count * 3 / (4 * np.pi)) ** (1 / 3)
