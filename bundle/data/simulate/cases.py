@@ -9,6 +9,7 @@ import numpy as np
 from bundle.data.simulate.case import SimulatedCase, simulate_case
 from bundle.data.simulate.lesions import LesionMasks
 from bundle.data.simulate.tissues import Head
+from bundle.data.simulate.varied import simulate_varied_case
 from bundle.errors import InputError
 
 __all__ = ["SimulatedCases"]
@@ -79,7 +80,7 @@ class SimulatedCases(Sequence[SimulatedCase]):
         head = self._head(number, rng)
         if head.lookalikes:
             volume_ml = 0.0
-        simulate = simulate_case
+        simulate = simulate_varied_case if self.varied else simulate_case
         return simulate(head, rng, self.masks, volume_ml, self.further_lesions)
 
     def _head(self, number: int, rng: np.random.Generator) -> Head:

@@ -25,9 +25,9 @@ _STEEPEST = 0.9
 
 # Standard deviations of what a registration by AffineToMNI leaves, of 24 distorted copies of eight scans against the
 # registration of the undistorted scan: python -m benchmarks.placement ../shared/data/t1_healthy
-_PLACEMENT_SHIFT_SD_MM = 0.4
-_PLACEMENT_TURN_SD_DEG = 0.3
-_PLACEMENT_SIZE_SD = 0.003
+PLACEMENT_SHIFT_SD_MM = 0.4
+PLACEMENT_TURN_SD_DEG = 0.3
+PLACEMENT_SIZE_SD = 0.003
 
 
 def _steepest(coarse: np.ndarray, spacing_mm: list[float]) -> float:
@@ -100,7 +100,7 @@ def misplace(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> 
     Returns:
         image (trilinear) and label (nearest voxel), resampled once.
     """
-    matrix = Rotation.from_euler("xyz", rng.normal(0, _PLACEMENT_TURN_SD_DEG, 3), degrees=True).as_matrix()
-    matrix = matrix @ np.diag(np.exp(rng.normal(0, _PLACEMENT_SIZE_SD, 3)))
-    shift = rng.normal(0, _PLACEMENT_SHIFT_SD_MM, 3)
+    matrix = Rotation.from_euler("xyz", rng.normal(0, PLACEMENT_TURN_SD_DEG, 3), degrees=True).as_matrix()
+    matrix = matrix @ np.diag(np.exp(rng.normal(0, PLACEMENT_SIZE_SD, 3)))
+    shift = rng.normal(0, PLACEMENT_SHIFT_SD_MM, 3)
     return warp_pair(image, label, _affine_displacement(matrix, shift, image.shape))
