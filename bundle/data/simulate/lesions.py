@@ -188,24 +188,24 @@ def _parenchyma(tissue: np.ndarray) -> np.ndarray:
     return closed & (tissue != Tissue.VENTRICLE)
 
 
-def _radius_mm(mask: np.ndarray) -> float:
+def radius_mm(mask: np.ndarray) -> float:
     """Of the ball of the mask's volume."""
     return float((3 * mask.sum() / (4 * np.pi)) ** (1 / 3))
 
 
 def _smooth(mask: np.ndarray) -> np.ndarray:
     """The mask's volume without its notches and strands, which a threshold draws and a rater does not."""
-    blurred = ndimage.gaussian_filter(mask.astype(np.float32), min(0.15 * _radius_mm(mask), 2.0))
+    blurred = ndimage.gaussian_filter(mask.astype(np.float32), min(0.15 * radius_mm(mask), 2.0))
     smooth: np.ndarray = blurred >= np.partition(blurred.ravel(), -mask.sum())[-mask.sum()]
     return smooth
 
 
 def _without_strips(lesion: np.ndarray) -> np.ndarray:
     """Without what is thinner than 3 mm, or 5 mm in a large lesion: beside sulci as dark, nobody would see it."""
-    radius_mm = _radius_mm(lesion)
-    if radius_mm < 4:
+    radius = radius_mm(lesion)
+    if radius < 4:
         return lesion
-    opened: np.ndarray = ndimage.binary_opening(lesion, iterations=1 if radius_mm < 10 else 2)
+    opened: np.ndarray = ndimage.binary_opening(lesion, iterations=1 if radius < 10 else 2)
     return opened
 
 

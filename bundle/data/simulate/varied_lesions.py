@@ -29,13 +29,14 @@ _TO_DURA = 0.7
 # What is left of the cortex and the fluid over it: a lesion deeper than that keeps its cortex.
 _GAP_MM = 12
 _SULCI_MM = 6
+_STRIP_MM = 5.0
 
 # Looks by kind; a lesion that reaches the dura is most often a cavity.
 _LOOKS: dict[str, dict[Look, float]] = {
     "masked": {"mixed": 0.5, "cavity": 0.2, "gliotic": 0.18, "subacute": 0.12},
     "to the dura": {"cavity": 0.65, "mixed": 0.3, "gliotic": 0.05},
     "lacunar": {"cavity": 0.6, "mixed": 0.3, "gliotic": 0.1},
-    "thin cortical": {"mixed": 0.4, "cavity": 0.3, "gliotic": 0.2, "subacute": 0.1},
+    "thin cortical": {"mixed": 0.4, "cavity": 0.35, "gliotic": 0.25},
     "laminar": {"laminar": 1.0},
 }
 
@@ -49,6 +50,8 @@ _LACUNAR_ML = (0.1, 1.0)
 _THIN_MM = (2.0, 4.0)
 _DEEP_MM = 18
 _CORTEX_WITHIN_MM = 30
+_LARGEST_CORTICAL_ML = 30.0
+_CEREBELLUM = (0.45, 0.35)
 _CONVEXITY_MM = 12
 _TRIES = 10
 _SMALLEST_VOXELS = 30
@@ -61,7 +64,7 @@ class VariedLesion:
     Args:
         mask: boolean, on the grid of the head's tissue (ATLAS: 197 x 233 x 189, 1 mm).
         look: how it is painted.
-        source: the name of the mask's file, or the kind of a procedural lesion.
+        source: the kind, with the name of the file of a mask.
     """
 
     mask: np.ndarray
@@ -108,6 +111,9 @@ def extend_to_dura(lesion: np.ndarray, tissue: np.ndarray) -> np.ndarray:
     filled = lesion[box] | between
     filled = np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(filled, 2, 0)], axis=2)
     filled &= (codes >= Tissue.CSF) & (codes != Tissue.VENTRICLE) & _sides(lesion)[box[0]]
+    # A thin strip along a neighbouring gyrus that is still there is over no lesion.
+    core = ndimage.distance_transform_edt(np.pad(filled, 1))[1:-1, 1:-1, 1:-1] > _STRIP_MM / 2
+    filled &= lesion[box] | (ndimage.distance_transform_edt(~core) <= _STRIP_MM / 2)
     # Pieces of their own, such as a bit of a neighbouring gyrus, are not added.
     extended = lesion.copy()
     extended[box] |= ndimage.binary_propagation(lesion[box] & filled, mask=filled)
@@ -146,23 +152,30 @@ def _cortical(
 ) -> np.ndarray:
     """A strip of cortex along the gyri, from the white matter outwards."""
     grey = (tissue == Tissue.GREY) & (depth_mm < _CORTEX_WITHIN_MM)
-    box = box_of(grey, 1)
-    grey[box] &= ndimage.distance_transform_edt(tissue[box] != Tissue.WHITE) <= thickness_mm
-    return draw_lesion(grey, volume_ml, rng)
+    box = box_of(grey, 0)
+    # The cerebellum lies behind and below; its folia are too fine.
+    behind, below = (b.start + int(share * (b.stop - b.start)) for b, share in zip(box[1:], _CEREBELLUM, strict=True))
+    grey[:, :behind, :below] = False
+    volume_ml = min(volume_ml, _LARGEST_CORTICAL_ML)
+    centre = rng.choice(np.argwhere(grey))
+    reach = int(60 * (volume_ml / 30) ** (1 / 3)) + 10
+    window = tuple(slice(max(c - reach, 0), c + reach) for c in centre)
+    ribbon = np.zeros_like(grey)
+    ribbon[window] = grey[window] & (ndimage.distance_transform_edt(tissue[window] != Tissue.WHITE) <= thickness_mm)
+    middle = np.zeros_like(grey)
+    middle[tuple(slice(max(c - 4, 0), c + 5) for c in centre)] = True
+    return draw_lesion(ribbon, volume_ml, rng, centres=ribbon & middle if (ribbon & middle).any() else None)
 
 
 def _convexity(
-    tissue: np.ndarray,
-    depth_mm: np.ndarray,
-    masks: LesionMasks | None,
-    volume_ml: float,
-    rng: np.random.Generator,
+    tissue: np.ndarray, masks: LesionMasks | None, volume_ml: float, rng: np.random.Generator
 ) -> tuple[str, np.ndarray]:
     """A lesion at the top of the brain: a mask that is moved there, or a procedural one."""
     solid = _solid(tissue)
     top = int(np.flatnonzero(solid.any(axis=(0, 1)))[-1])
-    surface = solid & (depth_mm < 5)
-    surface[:, :, : top - _CONVEXITY_MM] = False
+    surface = np.zeros_like(solid)
+    upper = np.s_[:, :, top - _CONVEXITY_MM :]
+    surface[upper] = solid[upper] & (ndimage.distance_transform_edt(solid[upper]) <= 4)
     places = np.argwhere(surface)
     right = (np.arange(len(tissue)) > (len(tissue) - 1) / 2)[:, None, None]
     for _ in range(_TRIES if masks else 0):
@@ -178,8 +191,8 @@ def _convexity(
         shifted &= right == right[place[0]]
         lesion = fit_lesion(shifted, tissue, rng, opens=True) if shifted.any() else None
         if lesion is not None and np.flatnonzero(lesion.any(axis=(0, 1)))[-1] >= top - _CONVEXITY_MM:
-            return Path(file).name, extend_to_dura(lesion, tissue)
-    return "convexity", extend_to_dura(draw_lesion(solid, volume_ml, rng, centres=surface), tissue)
+            return f"{Path(file).name} at the convexity", extend_to_dura(lesion, tissue)
+    return "procedural at the convexity", extend_to_dura(draw_lesion(solid, volume_ml, rng, centres=surface), tissue)
 
 
 def _draw_look(kind: str, rng: np.random.Generator, unlike: Look | None = None) -> Look:
@@ -200,13 +213,13 @@ def _place(
         thickness_mm = rng.uniform(*_THIN_MM)
         return VariedLesion(_cortical(tissue, depth_mm, volume_ml, thickness_mm, rng), _draw_look(kind, rng), kind)
     if kind == "convexity":
-        source, mask = _convexity(tissue, depth_mm, masks, volume_ml, rng)
+        source, mask = _convexity(tissue, masks, volume_ml, rng)
         return VariedLesion(mask, _draw_look("to the dura", rng), source)
     source, mask = _masked(tissue, masks, volume_ml, rng)
     if volume_ml > _TO_DURA_ABOVE_ML and rng.random() < _TO_DURA:
         extended = extend_to_dura(mask, tissue)
         if (extended & ~mask).any():
-            return VariedLesion(extended, _draw_look("to the dura", rng), source)
+            return VariedLesion(extended, _draw_look("to the dura", rng), f"{source} to the dura")
     return VariedLesion(mask, _draw_look("masked", rng), source)
 
 
@@ -253,7 +266,8 @@ def place_varied_lesions(
     divided = first.mask.sum() > 1000 * _TWO_PARTS_ABOVE_ML and rng.random() < _TWO_PARTS
     lesions = _in_two_parts(first, rng) if divided else [first]
     older = bool(rng.random() < _OLDER_LESION)
-    volumes_ml = np.exp(rng.uniform(*np.log(_FURTHER_ML), size=older + rng.poisson(further_lesions)))
+    smallest, largest = np.log(_FURTHER_ML)
+    volumes_ml = np.exp(rng.uniform(smallest, largest, size=older + rng.poisson(further_lesions)))
     taken = first.mask.copy()
     for number, further_ml in enumerate(volumes_ml):
         further = _place(tissue, depth_mm, masks, float(further_ml), rng)

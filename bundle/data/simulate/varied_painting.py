@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from bundle.data.simulate.fields import smooth_noise
-from bundle.data.simulate.lesions import box_of
+from bundle.data.simulate.lesions import box_of, radius_mm
 from bundle.data.simulate.painting import paint_lesion
 from bundle.data.simulate.tissues import Tissue
 from bundle.data.simulate.varied_lesions import VariedLesion
@@ -96,13 +96,13 @@ def _level(
     """T1w intensity of the lesion's voxels."""
     if lesion.look == "cavity":
         return _cavity(healthy, mask, tissue, levels, rng)
-    texture = smooth_noise(rng, mask.shape, rng.uniform(2, 5))
+    texture = smooth_noise(rng, mask.shape, rng.uniform(5, 10)) + 0.5 * smooth_noise(rng, mask.shape, 1.3)
     if lesion.look == "gliotic":  # the anatomy shows through
         low, high = GLIOTIC
         factor = np.clip(rng.uniform(low + 0.03, high - 0.03) + 0.03 * texture, low, high)
         return np.maximum(healthy * factor, levels.fluid)
     share = rng.uniform(*(_LAMINAR if lesion.look == "laminar" else _SUBACUTE))
-    level: np.ndarray = levels.fluid + (levels.grey - levels.fluid) * (share + 0.08 * texture)
+    level: np.ndarray = levels.fluid + (levels.grey - levels.fluid) * (share + 0.05 * texture)
     return level
 
 
@@ -129,7 +129,7 @@ def paint_varied_lesion(
         darkened = paint_lesion(image, lesion.mask, tissue >= Tissue.GREY, rng)[box]
     else:
         level = _level(lesion, mask, healthy, codes, levels, rng)
-        sigma = rng.uniform(*_BORDER_MM[lesion.look])
+        sigma = min(rng.uniform(*_BORDER_MM[lesion.look]), 0.25 * radius_mm(mask))
         # Of the brain's voxels around: at the dura a lesion does not fade out.
         blurred, around = (ndimage.gaussian_filter(m.astype(np.float32), sigma, truncate=2) for m in (mask, brain))
         share = np.where(ndimage.binary_dilation(mask, iterations=_MARGIN), blurred / np.maximum(around, 1e-3), 0)
