@@ -212,7 +212,8 @@ def strip_too_tightly(image: np.ndarray, tissue: np.ndarray, rng: np.random.Gene
         box = tuple(slice(max(int(c - radius), 0), int(c + radius) + 1) for c in centre)
         grid = np.ogrid[tuple(slice(s.start, min(s.stop, n)) for s, n in zip(box, tissue.shape, strict=True))]
         kept[box] &= sum(((g - c) / radius) ** 2 for g, c in zip(grid, centre, strict=True)) > 1
-    return np.where(ndimage.binary_fill_holes(kept), image, 0).astype(np.float32)
+    kept = ndimage.binary_fill_holes(kept) & (tissue >= Tissue.CSF)
+    return np.where(kept, image, 0).astype(np.float32)
 
 
 def strip_too_loosely(image: np.ndarray, tissue: np.ndarray, rng: np.random.Generator) -> np.ndarray:

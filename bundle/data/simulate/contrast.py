@@ -133,9 +133,9 @@ def add_contrast_agent(image: np.ndarray, tissue: np.ndarray, rng: np.random.Gen
 
 def _enhance(image: np.ndarray, tissue: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     depth, offset = depth_below_hull(tissue), offset_from_midline(tissue)
-    patchy = np.clip(0.6 + 0.4 * smooth_noise(rng, tissue.shape, 15.0), 0, 1)
+    patchy = np.clip(rng.uniform(0.0, 0.6) + 0.5 * smooth_noise(rng, tissue.shape, 15.0), 0, 1)
     falx = _ridge(offset, 0.6) * ((tissue == Tissue.CSF) & (depth > 0))
-    dura = np.maximum(_ridge(depth + rng.uniform(0, 1.5), rng.uniform(0.4, 1.2)), 0.7 * falx) * patchy
+    dura = np.maximum(_ridge(depth + rng.uniform(0, 1.5), rng.uniform(0.2, 0.9)), 0.7 * falx) * patchy
     enhanced = image.copy()
     for share, lowest, highest in (
         (dura, 0.75, 1.15),

@@ -28,6 +28,7 @@ _CISTERNA_MAGNA = (0.50, 0.14, 0.12)
 _SEPTUM = (0.50, 0.62, 0.55)
 
 _KEEP_OFF_FADE_MM = 6.0
+_MOVED_RADII = 2.5
 
 
 def _yield_to(keep_off: np.ndarray) -> np.ndarray:
@@ -69,8 +70,8 @@ def push_aside(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the head with an ellipsoid of fluid at the brain's surface that has pushed the tissue away.
 
-    The tissue keeps about its volume: what was at the distance ``r`` from the middle, in radii, comes to
-    ``(r^3 + 1)^(1/3)``, less so farther away.
+    What was at the distance ``r`` from the middle, in radii, comes to ``1 + 0.6 r``, up to 2.5 radii, beyond which
+    nothing moves: the cortex lies around the fluid, somewhat thinner.
 
     Args:
         image: T1w ``(H, W, D)`` at 1 mm.
@@ -83,19 +84,18 @@ def push_aside(
     Returns:
         image and tissue, changed; the fluid is :attr:`Tissue.CSF`.
     """
-    hull = depth_below_hull(tissue) > 0.5
+    inside = (depth_below_hull(tissue) > 0.5) & (tissue >= Tissue.CSF) & ~keep_off
     axes = [np.arange(0, extent, COARSE, dtype=np.float32) - c for extent, c in zip(tissue.shape, centre, strict=True)]
     away = np.stack(np.meshgrid(*axes, indexing="ij"))
     # No cyst is an ellipsoid: its radius differs by direction.
     lumpy = 1 + 0.12 * smooth_noise(rng, away.shape[1:], 8.0)
     distance = np.sqrt(sum((away[axis] / radii[axis]) ** 2 for axis in range(3))) / lumpy
-    source = np.cbrt(np.maximum(distance**3 - 1, 0)) / np.maximum(distance, 1e-3)
-    fade = np.clip((3 - distance) / 2, 0, 1)
-    displacement = (source - 1) * away * fade * rng.uniform(0.6, 1.0)
+    source = np.maximum(distance - 1, 0) * (_MOVED_RADII / (_MOVED_RADII - 1))
+    displacement = (np.minimum(source, distance) / np.maximum(distance, 1e-3) - 1) * away
     level = fluid_level(image, tissue)
     moved_image, moved_tissue = _move(image, tissue, displacement.astype(np.float32), keep_off)
     edge = (1 - upsample(distance, tissue.shape)) * min(radii)
-    share = np.clip(edge / 1.2 + 0.5, 0, 1) * (hull & ~keep_off)
+    share = np.clip(edge / 1.2 + 0.5, 0, 1) * inside
     return _fill(moved_image, moved_tissue, share, level, Tissue.CSF, rng)
 
 

@@ -11,6 +11,7 @@ from bundle.data.simulate.anatomy import add_lacunes, widen_sulci_regionally
 from bundle.data.simulate.fields import smooth_noise, upsample
 from bundle.data.simulate.fluid_spaces import add_arachnoid_cyst, add_septum_cavity, enlarge_cisterna_magna
 from bundle.data.simulate.landmarks import COARSE, fluid_level, offset_from_midline
+from bundle.data.simulate.lesions import box_of
 from bundle.data.simulate.tissues import Tissue
 
 __all__ = ["add_lookalikes", "add_ms_lesions", "add_perivascular_spaces", "add_white_matter_caps"]
@@ -24,6 +25,7 @@ _LACUNES_MEAN = 1.5
 _FLUID_LOSS = 0.2
 # Small holes are so much farther from what is to be kept, so that nothing merges with a lesion.
 _APART_MM = 4
+_MARGIN_MM = 8
 
 
 def _ventricle_distance(tissue: np.ndarray) -> np.ndarray:
@@ -230,10 +232,12 @@ def add_lookalikes(
         image and tissue, changed, and the names of what was added. What has become fluid is so in the tissues too.
     """
     changed, changed_tissue, names = image.copy(), tissue.copy(), []
-    apart = ndimage.binary_dilation(keep_off, iterations=_APART_MM) if keep_off.any() else keep_off
+    box = box_of(tissue >= Tissue.CSF, _MARGIN_MM)
+    kept = keep_off[box]
+    apart = ndimage.binary_dilation(kept, iterations=_APART_MM) if kept.any() else kept
     for name, (share, add) in _LOOKALIKES.items():
         if rng.random() < share:
-            changed, changed_tissue = add(changed, changed_tissue, rng, apart)
+            changed[box], changed_tissue[box] = add(changed[box], changed_tissue[box], rng, apart)
             names.append(name)
     # A hole whose middle is outside may still reach in.
     changed[keep_off], changed_tissue[keep_off] = image[keep_off], tissue[keep_off]
