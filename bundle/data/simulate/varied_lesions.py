@@ -157,14 +157,14 @@ def _cortical(
     behind, below = (b.start + int(share * (b.stop - b.start)) for b, share in zip(box[1:], _CEREBELLUM, strict=True))
     grey[:, :behind, :below] = False
     volume_ml = min(volume_ml, _LARGEST_CORTICAL_ML)
-    centre = rng.choice(np.argwhere(grey))
-    reach = int(60 * (volume_ml / 30) ** (1 / 3)) + 10
+    at_white = grey & ndimage.binary_dilation(tissue == Tissue.WHITE, iterations=int(thickness_mm))
+    centre = rng.choice(np.argwhere(at_white))
+    reach = int(60 * (volume_ml / _LARGEST_CORTICAL_ML) ** (1 / 3)) + 10
     window = tuple(slice(max(c - reach, 0), c + reach) for c in centre)
-    ribbon = np.zeros_like(grey)
+    ribbon, middle = np.zeros_like(grey), np.zeros_like(grey)
     ribbon[window] = grey[window] & (ndimage.distance_transform_edt(tissue[window] != Tissue.WHITE) <= thickness_mm)
-    middle = np.zeros_like(grey)
-    middle[tuple(slice(max(c - 4, 0), c + 5) for c in centre)] = True
-    return draw_lesion(ribbon, volume_ml, rng, centres=ribbon & middle if (ribbon & middle).any() else None)
+    middle[tuple(centre)] = True
+    return draw_lesion(ribbon, volume_ml, rng, centres=middle)
 
 
 def _convexity(
