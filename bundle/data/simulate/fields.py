@@ -38,12 +38,11 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float)
 def _sampling_grid(displacement: np.ndarray) -> torch.Tensor:
     """Where ``grid_sample`` looks for each voxel: the last axis first, -1 to 1 from corner voxel to corner voxel."""
     shape = displacement.shape[1:]
-    axes = [torch.linspace(-1, 1, extent) for extent in shape]
-    steps = [2 / max(extent - 1, 1) for extent in shape]
     moved = torch.from_numpy(displacement)
-    grid = torch.stack([moved[axis] * steps[axis] for axis in (2, 1, 0)], dim=-1)
-    for axis in range(3):
-        grid[..., 2 - axis] += axes[axis].reshape([-1 if a == axis else 1 for a in range(3)])
+    grid = torch.empty(*shape, 3)
+    for axis, extent in enumerate(shape):
+        line = torch.linspace(-1, 1, extent).reshape([-1 if a == axis else 1 for a in range(3)])
+        grid[..., 2 - axis] = moved[axis] * (2 / max(extent - 1, 1)) + line
     return grid[None]
 
 

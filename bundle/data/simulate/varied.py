@@ -25,6 +25,16 @@ _STRIPPED_SHARE = 0.4
 _DEFACED_SHARE = 0.3
 
 _MARGIN = 4
+# No shape of its own moves the head's border further than that.
+_SHAPE_MARGIN = 16
+
+
+def _in_own_shape(head: Head, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return image and tissue of the head in a shape of its own, on the ATLAS grid."""
+    image, tissue = head.t1w(rng), head.tissue.copy()
+    box = box_of((image > 0) | (tissue > Tissue.AIR), _SHAPE_MARGIN)
+    image[box], tissue[box] = own_shape(image[box], tissue[box], rng)
+    return image, tissue
 
 
 def _change_brain(
@@ -92,17 +102,17 @@ def simulate_varied_case(
         volume_ml = 0.0
     elif volume_ml is None:
         volume_ml = masks.draw_volume_ml(rng) if masks else draw_volume_ml(rng)
-    image, tissue = own_shape(head.t1w(rng), head.tissue, rng)
+    image, tissue = _in_own_shape(head, rng)
     lesions = place_varied_lesions(tissue, masks, volume_ml, rng, further_lesions) if volume_ml > 0 else []
     # A skull-stripped head is half of the grid: everything is quicker inside its box.
     box = box_of((image > 0) | (tissue > Tissue.AIR), _MARGIN)
     cropped = [replace(lesion, mask=lesion.mask[box]) for lesion in lesions]
-    image_in_box, tissue_in_box, label_in_box, changes = _change_brain(image[box], tissue[box], cropped, rng)
-    image_in_box, preparation = _scan(image_in_box, tissue_in_box, rng)
-    scan, label = np.zeros_like(image), np.zeros(tissue.shape, dtype=np.uint8)
+    scan, tissue_in_box, lesion, changes = _change_brain(image[box], tissue[box], cropped, rng)
+    scan, preparation = _scan(scan, tissue_in_box, rng)
     # What stripping took away is not on the scan.
-    scan[box], label[box] = image_in_box, label_in_box & (image_in_box > 0)
-    scan, label = misplace(scan, label, rng)
+    scan, lesion = misplace(scan, (lesion & (scan > 0)).astype(np.uint8), rng)
+    image, label = np.zeros_like(image), np.zeros(tissue.shape, dtype=np.uint8)
+    image[box], label[box] = scan, lesion
     record = {
         "head": head.name,
         "mask": lesions[0].source if lesions else None,
@@ -111,4 +121,4 @@ def simulate_varied_case(
         **preparation,
         "volume_ml": int(label.sum()) / 1000,
     }
-    return SimulatedCase(scan, label, record)
+    return SimulatedCase(image, label, record)
