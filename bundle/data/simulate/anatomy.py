@@ -98,9 +98,11 @@ def widen_sulci_regionally(
         if keep_off[box].any():
             near *= np.clip((ndimage.distance_transform_edt(~keep_off[box]) - 1) / 6, 0, 1)
         field = _pull(sulci[box], 3.0, near * widening_mm, spacing=1).astype(np.float32)
-        free = ~keep_off[box] & (tissue[box] >= Tissue.CSF)
+        moved = warp(changed_tissue[box], field, nearest=True)
+        # Neither what is around the brain is moved, nor anything of it into the brain.
+        free = ~keep_off[box] & (tissue[box] >= Tissue.CSF) & (moved >= Tissue.CSF)
         changed[box] = np.where(free, warp(changed[box], field), changed[box])
-        changed_tissue[box] = np.where(free, warp(changed_tissue[box], field, nearest=True), changed_tissue[box])
+        changed_tissue[box] = np.where(free, moved, changed_tissue[box])
     return changed, changed_tissue
 
 

@@ -46,7 +46,9 @@ def _move(
 ) -> tuple[np.ndarray, np.ndarray]:
     field = upsample(displacement * _yield_to(keep_off), tissue.shape)
     moved_image, moved_tissue = warp(image, field), warp(tissue, field, nearest=True)
-    # The head around the brain is bone, and does not give way.
+    # The head around the brain is bone, and does not give way; where it would have come in there is fluid.
+    outside = moved_tissue < Tissue.CSF
+    moved_image[outside], moved_tissue[outside] = fluid_level(image, tissue), Tissue.CSF
     fixed = keep_off | (tissue < Tissue.CSF)
     return np.where(fixed, image, moved_image), np.where(fixed, tissue, moved_tissue)
 

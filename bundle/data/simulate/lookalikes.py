@@ -113,6 +113,10 @@ def add_ms_lesions(
         share = np.clip((1 - lumpy) * across / rng.uniform(1.0, 2.5) + 0.5, 0, 1)
         white = ndimage.uniform_filter((tissue[box] == Tissue.WHITE).astype(np.float32), 3)
         share *= white * ~keep_off[box]
+        # One lesion is in one piece: it does not reach over a sulcus into the next gyrus.
+        pieces, _ = ndimage.label(share > 0.1)
+        own = pieces[tuple(c - s.start for c, s in zip(place * COARSE, box, strict=True))]
+        share *= (pieces == own) & (own > 0)
         level = np.clip(usual_level + rng.normal(0, 0.05), 0.6, 0.9)
         if rng.random() < hole_share:
             hole = np.clip((rng.uniform(0.5, 1.0) - lumpy) * across / 1.5 + 0.5, 0, 1)

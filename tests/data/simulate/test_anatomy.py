@@ -142,6 +142,7 @@ def test_sulci_are_wider_in_a_region_alone(template_head: Head) -> None:
         changed, changed_tissue = widen_sulci_regionally(image, tissue, np.random.default_rng(seed), keep_off)
         assert np.array_equal(changed[keep_off], image[keep_off])
         assert np.array_equal(changed_tissue[keep_off], tissue[keep_off])
+        assert np.array_equal(changed_tissue < Tissue.CSF, tissue < Tissue.CSF)
         moved = np.argwhere(changed != image)
         gains_ml.append(((changed_tissue == Tissue.CSF).sum() - (tissue == Tissue.CSF).sum()) / 1000)
         if len(moved):  # a box of at most 80 mm, on one or both sides

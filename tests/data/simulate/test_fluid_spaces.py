@@ -56,7 +56,7 @@ def test_a_cyst_is_fluid_of_its_size_and_pushes_the_tissue_away(ball: tuple[np.n
     assert not (tissue[40, 40, below] == Tissue.GREY).any()
     assert (changed_tissue[40, 40, below] == Tissue.GREY).any()
     # What is far away has not moved, and image and tissue agree.
-    assert np.array_equal(changed[:, :, :25], image[:, :, :25])
+    assert changed[:, :, :25] == pytest.approx(image[:, :, :25], abs=1e-3)
     inside = ndimage.binary_erosion(changed_tissue == Tissue.WHITE, iterations=2)
     assert np.abs(changed[inside] - 1).max() < 0.1
 
@@ -78,6 +78,7 @@ def test_cysts_lie_at_the_surface_and_leave_skull_and_what_is_kept(
         assert np.array_equal(changed[keep_off], image[keep_off])
         assert np.array_equal(changed_tissue[keep_off], tissue[keep_off])
         assert np.array_equal(changed[tissue < Tissue.CSF], image[tissue < Tissue.CSF])
+        assert np.array_equal(changed_tissue < Tissue.CSF, tissue < Tissue.CSF)
         if fluid.sum() > 500:
             assert depth[fluid].min() < 6
             core = ndimage.binary_erosion(fluid, iterations=2)

@@ -49,7 +49,10 @@ def test_ms_lesions_are_in_white_matter_near_the_ventricles_and_not_as_dark_as_f
     assert 0.55 < np.percentile(share, 30) < 0.9
     assert share.min() < 0.5  # black holes
     assert (share < 0.5).mean() < 0.25
-    assert 10 < np.median(np.concatenate(sizes)) < 1000
+    # By volume nearly all is in lesions of 0.03 mL or more; some have flowed together.
+    voxels = np.concatenate(sizes)
+    assert voxels[voxels >= 30].sum() > 0.85 * voxels.sum()
+    assert 50 < np.median(voxels[voxels >= 30]) < 1000
 
 
 def test_caps_are_white_matter_beside_the_ventricles(volumes: Volumes) -> None:
