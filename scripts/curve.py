@@ -48,7 +48,7 @@ def save_training_curves(
     figure = Figure(figsize=(7, 3.2 + 2.4 * (panels - 1)), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
-    first, rows = 0, {}
+    first, rows = 0, dict[int, Mapping[str, float]]()
     for losses, validated, colour in zip(runs, validations, cycle((_BLUE, _RED)), strict=False):
         width = min(window, len(losses))
         smooth = np.convolve(losses, np.ones(width) / width, mode="valid")

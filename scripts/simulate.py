@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bundle.data.datalists import find_images
 from bundle.data.simulate import ATLAS_QUANTILES_ML, LesionMasks, SimulatedCases, load_heads
-from bundle.data.simulate.parts import Part, heads_of, masks_of
+from bundle.data.simulate.parts import Part, heads_of, lookalike_heads, masks_of
 from bundle.files import replacing, write_json
 from bundle.processes import begin_worker
 from bundle.transforms import atlas_grid
@@ -82,11 +82,13 @@ def simulate(
     further_lesions: float = 0.0,
     workers: int = 2,
     heads_cache: str | None = None,
+    split: str | None = None,
+    varied: bool = False,
 ) -> None:
     """Writes OUTPUT/images, labels, records (what was done, per case), simulation.json, montage.png and volumes.png.
 
     The lesions are simulated: nothing measured on them says anything about patients. The same seed, heads and masks
-    give the same files, byte for byte. No head and no mask of the test part is ever in the training part.
+    give the same files, byte for byte. No head and no mask of the training part is ever in another.
 
     Args:
         heads: folder or file, or several, of T1w heads (any space, whole or skull-stripped) or SynthSeg's label maps.
@@ -94,21 +96,24 @@ def simulate(
         masks: folder or file, or several, of lesion masks in MNI space at 1 mm; without them shapes are procedural.
         cases: how many; they take turns with the heads.
         seed: of the randomness.
-        part: "training" or "test": which heads and masks are used.
+        part: "training", "test", or with a split also "validation" or "test_scans": which heads and masks are used.
         test_heads: shell patterns of file names; these heads are the test's, and so are all files of that person.
         test_masks: share of the masks that are the test's.
         healthy: share of the cases that get no lesion.
         further_lesions: small lesions of 0.1 to 6 mL on top, how many a case on average; for training, not to measure.
         workers: processes.
         heads_cache: where the registered heads are kept; OUTPUT/heads unless given.
+        split: a JSON file that says which part each head is for, and the masks' shares, instead of test_heads and
+            test_masks: configs/simulation_split.json. It names heads in which no lesion is simulated, too.
+        varied: each case has a head shape, lesions, look-alikes, contrast, acquisition and placement of its own.
     """
     target = Path(output)
-    files = heads_of(part, find_images(heads), ensure_tuple(test_heads))
-    loaded = load_heads(files, heads_cache or target / "heads", workers)
+    files = heads_of(part, find_images(heads), ensure_tuple(test_heads), split)
+    loaded = load_heads(files, heads_cache or target / "heads", workers, lookalike_heads=lookalike_heads(split))
     bank = None
     if masks is not None:
-        bank = LesionMasks(masks_of(part, find_images(masks), test_masks))
-    simulated = SimulatedCases(loaded, bank, cases, seed, healthy, further_lesions)
+        bank = LesionMasks(masks_of(part, find_images(masks), test_masks, split))
+    simulated = SimulatedCases(loaded, bank, cases, seed, healthy, further_lesions, varied=varied)
     records = []
     with ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker, (simulated,)) as pool:
         done = (pool.submit(_write_case, number, target) for number in range(cases))

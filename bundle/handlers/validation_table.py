@@ -50,8 +50,8 @@ class ValidationTable:
         """Adds the cases of one iteration: true volume and found volume in mL, and their overlap's."""
         for item in engine.state.output:
             pred, label = item["pred"] > 0, item["label"] > 0
-            counts = (label.sum(), pred.sum(), (pred & label).sum())
-            self.cases.append(tuple(float(count) * self.voxel_ml for count in counts))
+            true_ml, found_ml, overlap_ml = (float(mask.sum()) * self.voxel_ml for mask in (label, pred, pred & label))
+            self.cases.append((true_ml, found_ml, overlap_ml))
 
     def finish(self, engine: Engine) -> None:
         """Computes the row over the cases of all processes; the first one writes it."""

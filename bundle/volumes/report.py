@@ -103,7 +103,7 @@ def _kind(warning: str) -> str:
 def _bars(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the bars of the plot: volumes without a lesion, and with one by their lesions' volume in mL."""
     labels = ["none", "under 1", *(f"{low} to {high}" for low, high in pairwise(_EDGES_ML[1:])), "100 or more"]
-    bars = [{"label": label, "done": 0, "check": 0} for label in labels]
+    bars: list[dict[str, Any]] = [{"label": label, "done": 0, "check": 0} for label in labels]
     for row in rows:
         bar = bars[sum(row["volume_ml"] >= edge for edge in _EDGES_ML) if row["volume_ml"] else 0]
         bar[row["status"]] += 1

@@ -11,23 +11,24 @@ from scipy import ndimage
 from bundle.data.simulate.fields import smooth_noise, upsample, warp
 from bundle.data.simulate.tissues import Tissue
 
-__all__ = ["add_lacunes", "add_white_matter_changes", "widen_fluid_spaces"]
+__all__ = ["add_lacunes", "add_white_matter_changes", "widen_fluid_spaces", "widen_sulci_regionally"]
 
 # Distances are taken on every second voxel: the fields are smooth, and it is eight times quicker.
 _COARSE = 2
 
 
-def _pull(fluid: np.ndarray, reach_mm: float, near: np.ndarray | float) -> np.ndarray:
+def _pull(fluid: np.ndarray, reach_mm: float, near: np.ndarray | float, spacing: int = _COARSE) -> np.ndarray:
     """Displacement of 1 mm at the border of the fluid, pointing into it, that fades with the distance.
 
     Args:
-        fluid: what is to look wider, on the coarse grid.
+        fluid: what is to look wider.
         reach_mm: the distance at which the displacement has fallen to 37 %.
-        near: weight of each coarse voxel.
+        near: weight of each voxel.
+        spacing: of the voxels, in mm.
     """
-    distance = ndimage.distance_transform_edt(~fluid, sampling=_COARSE).astype(np.float32)
+    distance = ndimage.distance_transform_edt(~fluid, sampling=spacing).astype(np.float32)
     smooth = ndimage.gaussian_filter(distance, 1.0, truncate=2)
-    direction = np.stack(np.gradient(smooth, _COARSE))
+    direction = np.stack(np.gradient(smooth, spacing))
     direction /= np.maximum(np.linalg.norm(direction, axis=0), 0.5)
     pull: np.ndarray = -direction * np.exp(-distance / reach_mm) * np.minimum(distance, 1) * near
     return pull
@@ -64,6 +65,45 @@ def widen_fluid_spaces(
     displacement += _pull(sulci, 2.5, min(whole_sulci_mm, 1.0) + lesion_sulci_mm * near)
     field = upsample(displacement, tissue.shape)
     return warp(image, field), warp(tissue, field, nearest=True)
+
+
+def widen_sulci_regionally(
+    image: np.ndarray, tissue: np.ndarray, rng: np.random.Generator, keep_off: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the head with wide sulci in one region, a lobe or a Sylvian fissure, or the same one on both sides.
+
+    Args:
+        image: T1w ``(H, W, D)`` at 1 mm.
+        tissue: :class:`Tissue` of each voxel, in RAS.
+        rng: source of randomness.
+        keep_off: boolean, where nothing is changed.
+
+    Returns:
+        image and tissue, changed.
+    """
+    sulci = tissue == Tissue.CSF
+    changed, changed_tissue = image.copy(), tissue.copy()
+    places = np.argwhere(sulci[::4, ::4, ::4]) * 4
+    if not len(places):
+        return changed, changed_tissue
+    left, right = np.flatnonzero((tissue >= Tissue.CSF).any(axis=(1, 2)))[[0, -1]]
+    centre = rng.choice(places)
+    mirrored = np.array([left + right - centre[0], *centre[1:]])
+    reach, widening_mm = int(rng.uniform(22, 40)), rng.uniform(1.5, 3.5)
+    for middle in (centre, mirrored)[: int(rng.integers(1, 3))]:
+        box = tuple(slice(max(c - reach, 0), min(c + reach, n)) for c, n in zip(middle, image.shape, strict=True))
+        grid = np.ogrid[box]
+        distance = sum((g - c) ** 2 for g, c in zip(grid, middle, strict=True)) / reach**2
+        near = np.maximum(1 - distance, 0) ** 2
+        if keep_off[box].any():
+            near *= np.clip((ndimage.distance_transform_edt(~keep_off[box]) - 1) / 6, 0, 1)
+        field = _pull(sulci[box], 3.0, near * widening_mm, spacing=1).astype(np.float32)
+        moved = warp(changed_tissue[box], field, nearest=True)
+        # Neither what is around the brain is moved, nor anything of it into the brain.
+        free = ~keep_off[box] & (tissue[box] >= Tissue.CSF) & (moved >= Tissue.CSF)
+        changed[box] = np.where(free, warp(changed[box], field), changed[box])
+        changed_tissue[box] = np.where(free, moved, changed_tissue[box])
+    return changed, changed_tissue
 
 
 def add_lacunes(

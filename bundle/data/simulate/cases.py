@@ -3,124 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bundle.data.simulate.acquisition import acquire, deface, strip_skull
-from bundle.data.simulate.anatomy import add_lacunes, add_white_matter_changes, widen_fluid_spaces
-from bundle.data.simulate.lesions import LesionMasks, box_of, draw_lesion, draw_volume_ml, fit_lesion
-from bundle.data.simulate.painting import paint_lesion
-from bundle.data.simulate.tissues import Head, Tissue
+from bundle.data.simulate.case import SimulatedCase, simulate_case
+from bundle.data.simulate.lesions import LesionMasks
+from bundle.data.simulate.tissues import Head
+from bundle.data.simulate.varied import simulate_varied_case
 from bundle.errors import InputError
 
-__all__ = ["SimulatedCase", "SimulatedCases", "simulate_case"]
-
-_TRIES = 20
-_FURTHER_ML = (0.1, 6.0)
-
-
-@dataclass(frozen=True)
-class SimulatedCase:
-    """A simulated T1w volume on the ATLAS grid (197 x 233 x 189, 1 mm, MNI) and its ground truth.
-
-    Args:
-        image: float32, 0 outside the head, about 1 at the white matter mode.
-        label: uint8, 1 in the lesion.
-        record: what was done.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    record: dict[str, Any]
-
-
-def _place_lesion(
-    head: Head, masks: LesionMasks | None, volume_ml: float, rng: np.random.Generator
-) -> tuple[str, np.ndarray]:
-    """A lesion of about the volume in the head's tissue, before the head is changed by it."""
-    opens = volume_ml > 5 and bool(rng.random() < 0.4)
-    for _ in range(_TRIES if masks else 0):
-        assert masks is not None
-        file, mask = masks.draw(rng, volume_ml)
-        lesion = fit_lesion(mask, head.tissue, rng, opens)
-        if lesion is not None:
-            return Path(file).name, lesion
-    solid = (head.tissue == Tissue.GREY) | (head.tissue == Tissue.WHITE)
-    shares = rng.dirichlet(np.ones(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])))
-    lesions = [draw_lesion(solid, max(volume_ml * share, 0.03), rng) for share in shares]
-    return "procedural", np.logical_or.reduce(lesions)
-
-
-def _place_further_lesions(
-    head: Head, masks: LesionMasks | None, mean: float, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Small lesions of their own, as many as a Poisson distribution of that mean gives."""
-    smallest, largest = np.log(_FURTHER_ML)
-    volumes_ml = np.exp(rng.uniform(smallest, largest, size=rng.poisson(mean)))
-    return [_place_lesion(head, masks, float(volume_ml), rng)[1] for volume_ml in volumes_ml]
-
-
-def simulate_case(
-    head: Head,
-    rng: np.random.Generator,
-    masks: LesionMasks | None = None,
-    volume_ml: float | None = None,
-    further_lesions: float = 0.0,
-) -> SimulatedCase:
-    """A scan of the head with chronic lesions.
-
-    Args:
-        head: a healthy head.
-        rng: source of randomness; the same state gives the same case.
-        masks: where the lesions' shapes come from; procedural ones if None.
-        volume_ml: about the volume of the lesion; drawn from ATLAS's distribution, or a balanced bank's, if None, and 0
-            is a healthy head.
-        further_lesions: how many small lesions of 0.1 to 6 mL come on top on average, each with a look of its own. A
-            network that trains sees more of what it finds hardest in the same time; cohorts to measure with have none.
-
-    Returns:
-        the case; its lesion is what the image shows, so its volume differs somewhat from the one asked for.
-    """
-    if volume_ml is None:
-        volume_ml = masks.draw_volume_ml(rng) if masks else draw_volume_ml(rng)
-    image, tissue = head.t1w(rng), head.tissue
-    lesions: list[np.ndarray] = []
-    record: dict[str, Any] = {"head": head.name, "mask": None}
-    box = box_of(tissue >= Tissue.CSF, 4)
-    if volume_ml > 0:
-        record["mask"], lesion = _place_lesion(head, masks, volume_ml, rng)
-        lesions = [lesion]
-        if further_lesions > 0:
-            lesions += _place_further_lesions(head, masks, further_lesions, rng)
-    record["further_lesions"] = max(len(lesions) - 1, 0)
-    label = np.logical_or.reduce(lesions) if lesions else np.zeros(tissue.shape, dtype=bool)
-    widened, tissue_in_box = widen_fluid_spaces(image[box], tissue[box], rng, label[box] if label.any() else None)
-    image[box], tissue = widened, tissue.copy()
-    tissue[box] = tissue_in_box
-    # What the ventricle has taken is fluid, not lesion.
-    label &= tissue != Tissue.VENTRICLE
-    record["white_matter_changes"] = bool(rng.random() < 0.5)
-    if record["white_matter_changes"]:
-        image[box] = add_white_matter_changes(image[box], tissue[box], rng)
-    record["lacunes"] = int(rng.poisson(1.5))
-    image[box] = add_lacunes(image[box], tissue[box], rng, label[box], record["lacunes"])
-    for lesion in lesions:
-        lesion &= label
-        if lesion.any():
-            image = paint_lesion(image, lesion, tissue >= Tissue.GREY, rng)
-    whole = bool((tissue == Tissue.OUTSIDE_BRAIN).sum() > 0.3 * (tissue >= Tissue.CSF).sum())
-    record["skull_stripped"] = not whole or bool(rng.random() < 0.4)
-    record["defaced"] = whole and not record["skull_stripped"] and bool(rng.random() < 0.5)
-    if whole and record["skull_stripped"]:
-        image = strip_skull(image, tissue, rng)
-    elif record["defaced"]:
-        image = deface(image, tissue, rng)
-    image = acquire(image, rng)
-    record["volume_ml"] = int(label.sum()) / 1000
-    return SimulatedCase(image, label.astype(np.uint8), record)
+__all__ = ["SimulatedCases"]
 
 
 class SimulatedCases(Sequence[SimulatedCase]):
@@ -135,6 +27,7 @@ class SimulatedCases(Sequence[SimulatedCase]):
         further_lesions: as for :func:`simulate_case`.
         scanned_fraction: share of cases in heads that are T1w scans, the rest being drawn from tissue label maps; with
             None all heads take turns.
+        varied: as :func:`simulate_varied_case` makes them, instead of :func:`simulate_case`.
 
     Raises:
         InputError: when there is no case, a share is not 0..1, the number of further lesions is negative, or the heads
@@ -150,6 +43,7 @@ class SimulatedCases(Sequence[SimulatedCase]):
         healthy_fraction: float = 0.0,
         further_lesions: float = 0.0,
         scanned_fraction: float | None = None,
+        varied: bool = False,
     ) -> None:
         if cases < 1:
             raise InputError(f"At least one case must be simulated, got {cases}.")
@@ -164,6 +58,7 @@ class SimulatedCases(Sequence[SimulatedCase]):
         self.healthy_fraction = healthy_fraction
         self.further_lesions = further_lesions
         self.scanned_fraction = scanned_fraction
+        self.varied = varied
         self.scans = [head for head in self.heads if head.image is not None]
         self.maps = [head for head in self.heads if head.image is None]
         if scanned_fraction is not None:
@@ -182,7 +77,11 @@ class SimulatedCases(Sequence[SimulatedCase]):
         number = range(self.cases)[index]
         rng = np.random.default_rng((self.seed, number))
         volume_ml = 0.0 if rng.random() < self.healthy_fraction else None
-        return simulate_case(self._head(number, rng), rng, self.masks, volume_ml, self.further_lesions)
+        head = self._head(number, rng)
+        if head.lookalikes:
+            volume_ml = 0.0
+        simulate = simulate_varied_case if self.varied else simulate_case
+        return simulate(head, rng, self.masks, volume_ml, self.further_lesions)
 
     def _head(self, number: int, rng: np.random.Generator) -> Head:
         if self.scanned_fraction is None:

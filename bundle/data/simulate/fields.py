@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-__all__ = ["smooth_noise", "upsample", "warp"]
+__all__ = ["smooth_noise", "upsample", "warp", "warp_pair"]
 
 
 def upsample(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -35,6 +35,24 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float)
     return normal
 
 
+def _sampling_grid(displacement: np.ndarray) -> torch.Tensor:
+    """Where ``grid_sample`` looks for each voxel: the last axis first, -1 to 1 from corner voxel to corner voxel."""
+    shape = displacement.shape[1:]
+    moved = torch.from_numpy(displacement)
+    grid = torch.empty(*shape, 3)
+    for axis, extent in enumerate(shape):
+        line = torch.linspace(-1, 1, extent).reshape([-1 if a == axis else 1 for a in range(3)])
+        grid[..., 2 - axis] = moved[axis] * (2 / max(extent - 1, 1)) + line
+    return grid[None]
+
+
+def _sampled(volume: np.ndarray, grid: torch.Tensor, nearest: bool) -> np.ndarray:
+    source = torch.from_numpy(volume.astype(np.float32))[None, None]
+    mode = "nearest" if nearest else "bilinear"
+    sampled = F.grid_sample(source, grid, mode=mode, padding_mode="border", align_corners=True)
+    return sampled[0, 0].numpy().astype(volume.dtype)
+
+
 def warp(volume: np.ndarray, displacement: np.ndarray, nearest: bool = False) -> np.ndarray:
     """The volume seen through a displacement: ``result(x) = volume(x + displacement(x))``, edges repeated.
 
@@ -43,14 +61,16 @@ def warp(volume: np.ndarray, displacement: np.ndarray, nearest: bool = False) ->
         displacement: ``(3, H, W, D)`` in voxels.
         nearest: take the nearest voxel, for labels, instead of trilinear interpolation.
     """
-    # grid_sample wants the last axis first, and -1 to 1 from corner voxel to corner voxel.
-    axes = [torch.linspace(-1, 1, extent) for extent in volume.shape]
-    steps = [2 / max(extent - 1, 1) for extent in volume.shape]
-    moved = torch.from_numpy(displacement)
-    grid = torch.stack([moved[axis] * steps[axis] for axis in (2, 1, 0)], dim=-1)
-    for axis in range(3):
-        grid[..., 2 - axis] += axes[axis].reshape([-1 if a == axis else 1 for a in range(3)])
-    source = torch.from_numpy(volume.astype(np.float32))[None, None]
-    mode = "nearest" if nearest else "bilinear"
-    sampled = F.grid_sample(source, grid[None], mode=mode, padding_mode="border", align_corners=True)
-    return sampled[0, 0].numpy().astype(volume.dtype)
+    return _sampled(volume, _sampling_grid(displacement), nearest)
+
+
+def warp_pair(image: np.ndarray, labels: np.ndarray, displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image (trilinear) and its labels (nearest voxel) seen through one displacement, as :func:`warp` does.
+
+    Args:
+        image: ``(H, W, D)``.
+        labels: ``(H, W, D)``.
+        displacement: ``(3, H, W, D)`` in voxels.
+    """
+    grid = _sampling_grid(displacement)
+    return _sampled(image, grid, nearest=False), _sampled(labels, grid, nearest=True)

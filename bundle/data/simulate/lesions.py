@@ -127,7 +127,9 @@ class LesionMasks:
         return self.files[chosen], mask[::-1].copy() if rng.random() < 0.5 else mask
 
 
-def draw_lesion(tissue: np.ndarray, volume_ml: float, rng: np.random.Generator) -> np.ndarray:
+def draw_lesion(
+    tissue: np.ndarray, volume_ml: float, rng: np.random.Generator, centres: np.ndarray | None = None
+) -> np.ndarray:
     """A procedural lesion: the tissue nearest to a random centre, in a metric stretched and roughened at random.
 
     It stays in the centre's hemisphere, as a stroke does: an artery supplies one.
@@ -136,12 +138,13 @@ def draw_lesion(tissue: np.ndarray, volume_ml: float, rng: np.random.Generator) 
         tissue: voxels that may be lesion, ``(H, W, D)`` at 1 mm; the midline is in the middle of the first axis.
         volume_ml: its volume.
         rng: source of randomness.
+        centres: voxels of ``tissue`` that may be the centre, boolean; all of them if None.
 
     Returns:
         boolean mask ``(H, W, D)`` of one piece or nearly so, inside ``tissue``.
     """
     count = max(round(volume_ml * 1000), 8)
-    centre = rng.choice(np.argwhere(tissue))
+    centre = rng.choice(np.argwhere(tissue if centres is None else centres))
     right = np.arange(len(tissue)) > (len(tissue) - 1) / 2
     tissue = tissue & (right == right[centre[0]])[:, None, None]
     radius = (count * 3 / (4 * np.pi)) ** (1 / 3)
@@ -185,24 +188,24 @@ def _parenchyma(tissue: np.ndarray) -> np.ndarray:
     return closed & (tissue != Tissue.VENTRICLE)
 
 
-def _radius_mm(mask: np.ndarray) -> float:
+def radius_mm(mask: np.ndarray) -> float:
     """Of the ball of the mask's volume."""
     return float((3 * mask.sum() / (4 * np.pi)) ** (1 / 3))
 
 
 def _smooth(mask: np.ndarray) -> np.ndarray:
     """The mask's volume without its notches and strands, which a threshold draws and a rater does not."""
-    blurred = ndimage.gaussian_filter(mask.astype(np.float32), min(0.15 * _radius_mm(mask), 2.0))
+    blurred = ndimage.gaussian_filter(mask.astype(np.float32), min(0.15 * radius_mm(mask), 2.0))
     smooth: np.ndarray = blurred >= np.partition(blurred.ravel(), -mask.sum())[-mask.sum()]
     return smooth
 
 
 def _without_strips(lesion: np.ndarray) -> np.ndarray:
     """Without what is thinner than 3 mm, or 5 mm in a large lesion: beside sulci as dark, nobody would see it."""
-    radius_mm = _radius_mm(lesion)
-    if radius_mm < 4:
+    radius = radius_mm(lesion)
+    if radius < 4:
         return lesion
-    opened: np.ndarray = ndimage.binary_opening(lesion, iterations=1 if radius_mm < 10 else 2)
+    opened: np.ndarray = ndimage.binary_opening(lesion, iterations=1 if radius < 10 else 2)
     return opened
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from fnmatch import fnmatch
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +28,7 @@ from bundle.transforms.atlas import atlas_brain, atlas_grid
 from bundle.transforms.intensity import NormalizeHeadIntensity
 from bundle.transforms.registration import AffineToMNI
 
-__all__ = ["Head", "Tissue", "load_head", "load_heads", "white_matter_mode"]
+__all__ = ["Head", "Tissue", "has_skull", "load_head", "load_heads", "white_matter_mode"]
 
 
 class Tissue(IntEnum):
@@ -41,6 +42,11 @@ class Tissue(IntEnum):
     VENTRICLE = 5
 
 
+def has_skull(tissue: np.ndarray) -> bool:
+    """Return whether a head of these tissues is whole, not skull-stripped."""
+    return bool((tissue == Tissue.OUTSIDE_BRAIN).sum() > 0.3 * (tissue >= Tissue.CSF).sum())
+
+
 @dataclass(frozen=True)
 class Head:
     """A healthy head on the ATLAS grid (197 x 233 x 189, 1 mm, MNI).
@@ -50,12 +56,14 @@ class Head:
         tissue: :class:`Tissue` of each voxel, uint8.
         image: T1w, float32, 1 at the white matter mode, 0 outside the head; None when it is drawn from ``labels``.
         labels: FreeSurfer's codes, with those of the head outside the brain from 500 on, int16; or None.
+        lookalikes: the brain has changes that are not stroke, as of multiple sclerosis; no lesion is simulated in it.
     """
 
     name: str
     tissue: np.ndarray
     image: np.ndarray | None = None
     labels: np.ndarray | None = None
+    lookalikes: bool = False
 
     def t1w(self, rng: np.random.Generator) -> np.ndarray:
         """A copy of the image, or one drawn with a random T1-like contrast from the labels."""
@@ -237,7 +245,11 @@ def _cached_head(file: str, cache_dir: Path | None) -> Head:
 
 
 def load_heads(
-    files: Sequence[str], cache_dir: str | Path | None = None, workers: int = 1, progress: bool = True
+    files: Sequence[str],
+    cache_dir: str | Path | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    lookalike_heads: Sequence[str] = (),
 ) -> list[Head]:
     """Heads as :func:`load_head` gives them.
 
@@ -246,6 +258,7 @@ def load_heads(
         cache_dir: keep the registered heads there, so that the next time is quick.
         workers: processes.
         progress: show a bar.
+        lookalike_heads: shell patterns of the file names of heads with changes that are not stroke.
 
     Raises:
         InputError: when there is none, or as for :func:`load_head`.
@@ -255,4 +268,5 @@ def load_heads(
     load = partial(_cached_head, cache_dir=None if cache_dir is None else Path(cache_dir))
     # Processes of their own, not forks: ITK's threads do not survive a fork.
     with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker) as pool:
-        return list(tqdm(pool.map(load, files), total=len(files), desc="heads", disable=not progress))
+        heads = list(tqdm(pool.map(load, files), total=len(files), desc="heads", disable=not progress))
+    return [replace(head, lookalikes=any(fnmatch(head.name, one) for one in lookalike_heads)) for head in heads]

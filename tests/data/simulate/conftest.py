@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.data.simulate import Head, LesionMasks, SimulatedCase, cases, load_head, simulate_case
+from bundle.data.simulate import Head, LesionMasks, SimulatedCase, load_head, simulate_case
+from bundle.data.simulate.anatomy import widen_fluid_spaces
 from bundle.data.simulate.lesions import box_of
 from bundle.data.simulate.tissues import Tissue
 from tests.conftest import ellipsoid
@@ -63,13 +64,12 @@ def lesioned(
     def widen(
         image: np.ndarray, tissue: np.ndarray, rng: np.random.Generator, lesion: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        widened = original(image, tissue, rng, lesion)
+        widened = widen_fluid_spaces(image, tissue, rng, lesion)
         seen.append((lesion.copy(), widened[1].copy()))
         return widened
 
-    original = cases.widen_fluid_spaces
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cases, "widen_fluid_spaces", widen)
+        patch.setattr("bundle.data.simulate.case.widen_fluid_spaces", widen)
         made = [
             simulate_case(template_head, np.random.default_rng(number), bank, volume_ml)
             for number, volume_ml in enumerate(cases_ml)

@@ -7,7 +7,12 @@ import pytest
 from scipy import ndimage
 
 from bundle.data.simulate import Head
-from bundle.data.simulate.anatomy import add_lacunes, add_white_matter_changes, widen_fluid_spaces
+from bundle.data.simulate.anatomy import (
+    add_lacunes,
+    add_white_matter_changes,
+    widen_fluid_spaces,
+    widen_sulci_regionally,
+)
 from bundle.data.simulate.tissues import Tissue
 from tests.conftest import ellipsoid
 
@@ -125,3 +130,25 @@ def test_white_matter_is_greyer_near_the_ventricles_and_nothing_else_changes(blo
         far.append(loss[distance[white] > 20].mean())
     assert np.mean(near) > 3 * np.mean(far)
     assert max(near) > 0.03
+
+
+def test_sulci_are_wider_in_a_region_alone(template_head: Head) -> None:
+    image, tissue = template_head.image, template_head.tissue
+    assert image is not None
+    keep_off = np.zeros(tissue.shape, dtype=bool)
+    keep_off[:, :, 110:] = True
+    gains_ml = []
+    for seed in range(6):
+        changed, changed_tissue = widen_sulci_regionally(image, tissue, np.random.default_rng(seed), keep_off)
+        assert np.array_equal(changed[keep_off], image[keep_off])
+        assert np.array_equal(changed_tissue[keep_off], tissue[keep_off])
+        assert np.array_equal(changed_tissue < Tissue.CSF, tissue < Tissue.CSF)
+        moved = np.argwhere(changed != image)
+        gains_ml.append(((changed_tissue == Tissue.CSF).sum() - (tissue == Tissue.CSF).sum()) / 1000)
+        if len(moved):  # a box of at most 80 mm, on one or both sides
+            assert np.ptp(moved[:, 1:], axis=0).max() <= 80
+        fluid = (changed_tissue == Tissue.CSF) & (tissue != Tissue.CSF)
+        if fluid.sum() > 200:  # 0.45 parts fluid from grey matter in the tissues of a scan
+            assert np.median(changed[fluid]) < 0.45 < np.median(image[fluid])
+    assert min(gains_ml) >= 0
+    assert 1 < max(gains_ml) < 40

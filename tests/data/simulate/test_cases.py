@@ -148,7 +148,7 @@ def test_further_lesions_are_as_many_and_as_large_as_asked_for(
         lesion[tuple(rng.choice(np.argwhere(head.tissue == Tissue.WHITE)))] = True
         return "placed", lesion
 
-    monkeypatch.setattr("bundle.data.simulate.cases._place_lesion", place)
+    monkeypatch.setattr("bundle.data.simulate.case._place_lesion", place)
     for number in range(15):
         before = len(asked)
         case = simulate_case(block_head, np.random.default_rng(number), volume_ml=50.0, further_lesions=3.0)
