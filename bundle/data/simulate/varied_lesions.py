@@ -90,8 +90,8 @@ def _sides(lesion: np.ndarray) -> np.ndarray:
     """The hemispheres that a lesion is in, ``(H, 1, 1)``."""
     right = np.arange(len(lesion)) > (len(lesion) - 1) / 2
     across = lesion.any(axis=(1, 2))
-    sides: np.ndarray = (right & across[right].any()) | (~right & across[~right].any())
-    return sides[:, None, None]
+    on_its_side = np.where(right, across[right].any(), across[~right].any())
+    return on_its_side[:, None, None]
 
 
 def extend_to_dura(lesion: np.ndarray, tissue: np.ndarray) -> np.ndarray:
