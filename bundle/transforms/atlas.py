@@ -13,15 +13,25 @@ from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform, SpatialResample
 from monai.utils import ensure_tuple_rep
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
-__all__ = ["TEMPLATE", "ResampleToAtlasd", "atlas_brain", "atlas_grid", "load_template"]
+__all__ = ["TEMPLATE", "ResampleToAtlasd", "atlas_brain", "atlas_grid", "load_template", "on_mni_grid"]
 
 TEMPLATE = Path(__file__).parent / "mni152" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 """The skull-stripped MNI152 T1w template at 1 mm (ICBM 2009a, Fonov et al., 2009), as nilearn ships it."""
 
 _ATLAS_SHAPE = (197, 233, 189)
 _ATLAS_ORIGIN_MM = (-98.0, -134.0, -72.0)
+
+# Centres of the first and the last voxel, in mm, of the grids on which MNI152 images are commonly stored.
+_MNI_GRIDS = (
+    ((-98, -134, -72), (98, 98, 116)),  # ATLAS, 197 x 233 x 189
+    ((-91, -126, -72), (90, 91, 109)),  # FSL at 1 mm, 182 x 218 x 182
+    ((-90, -126, -72), (90, 90, 108)),  # FSL at 2 mm, 91 x 109 x 91; SPM at 1 mm, 181 x 217 x 181
+    ((-96, -132, -78), (96, 96, 114)),  # ICBM 2009c, 193 x 229 x 193
+)
+_MNI_GRID_TOLERANCE_MM = 1.5  # Colin27 is stored a millimetre beside SPM's grid
 
 
 def atlas_grid(spacing_mm: float = 1.0) -> tuple[np.ndarray, tuple[int, int, int]]:
@@ -57,6 +67,27 @@ def atlas_brain(spacing_mm: float = 1.0) -> np.ndarray:
     inside = ndimage.affine_transform((voxels > 0).astype(np.float32), to_template, output_shape=shape, order=1) > 0.5
     inside.flags.writeable = False
     return inside
+
+
+def on_mni_grid(shape: Sequence[int], affine: np.ndarray) -> bool:
+    """Return whether axes and field of view are those of a grid on which MNI152 images are commonly stored.
+
+    Args:
+        shape: of the image.
+        affine: voxels to RAS world in mm, ``(4, 4)``.
+    """
+    axes = np.abs(affine[:3, :3])
+    if np.any(axes - np.diag(np.diag(axes)) > 1e-3) and np.count_nonzero(axes > 1e-3) != 3:
+        return False
+    sizes_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    corners = apply_affine(affine, [(0, 0, 0), np.asarray(shape) - 1])
+    half = axes @ np.diag(1 / sizes_mm) @ sizes_mm / 2
+    low, high = corners.min(axis=0) - half, corners.max(axis=0) + half
+    return any(
+        np.all(np.abs(low - (np.asarray(first) - 0.5)) <= _MNI_GRID_TOLERANCE_MM)
+        and np.all(np.abs(high - (np.asarray(last) + 0.5)) <= _MNI_GRID_TOLERANCE_MM)
+        for first, last in _MNI_GRIDS
+    )
 
 
 class ResampleToAtlasd(MapTransform, InvertibleTransform):

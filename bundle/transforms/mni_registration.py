@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from operator import itemgetter
@@ -14,20 +13,11 @@ from nibabel.spaces import vox2out_vox
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from bundle.transforms.atlas import load_template
+from bundle.transforms.atlas import load_template, on_mni_grid
 from bundle.transforms.intensity import head_mask
 from bundle.transforms.spatial import brain_outline
 
 __all__ = ["RegistrationResult", "find_failure", "load_registration", "register_to_mni"]
-
-# Centres of the first and the last voxel, in mm, of the grids on which MNI152 images are commonly stored.
-_MNI_GRIDS = (
-    ((-98, -134, -72), (98, 98, 116)),  # ATLAS, 197 x 233 x 189
-    ((-91, -126, -72), (90, 91, 109)),  # FSL at 1 mm, 182 x 218 x 182
-    ((-90, -126, -72), (90, 90, 108)),  # FSL at 2 mm, 91 x 109 x 91; SPM at 1 mm, 181 x 217 x 181
-    ((-96, -132, -78), (96, 96, 114)),  # ICBM 2009c, 193 x 229 x 193
-)
-_MNI_GRID_TOLERANCE_MM = 1.5  # Colin27 is stored a millimetre beside SPM's grid
 
 _SEARCH_MM, _FINE_MM = 6.0, 3.0
 _RING_MM = 3.0  # around the template's brain: its edge counts, the scalp does not
@@ -267,22 +257,6 @@ def _register(coarse: _Volume, fine: _Volume) -> np.ndarray:
     return _optimize("mutual_information", fixed.plain, fine, fixed.inside, best)
 
 
-def _on_mni_grid(shape: Sequence[int], affine: np.ndarray) -> bool:
-    """Whether a header's axes and field of view are those of a grid on which MNI152 images are stored."""
-    axes = np.abs(affine[:3, :3])
-    if np.any(axes - np.diag(np.diag(axes)) > 1e-3) and np.count_nonzero(axes > 1e-3) != 3:
-        return False
-    sizes_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    corners = apply_affine(affine, [(0, 0, 0), np.asarray(shape) - 1])
-    half = axes @ np.diag(1 / sizes_mm) @ sizes_mm / 2
-    low, high = corners.min(axis=0) - half, corners.max(axis=0) + half
-    return any(
-        np.all(np.abs(low - (np.asarray(first) - 0.5)) <= _MNI_GRID_TOLERANCE_MM)
-        and np.all(np.abs(high - (np.asarray(last) + 0.5)) <= _MNI_GRID_TOLERANCE_MM)
-        for first, last in _MNI_GRIDS
-    )
-
-
 def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResult:
     """Return where a T1w head is in MNI space; one that is there already, by header and similarity, stays.
 
@@ -294,7 +268,7 @@ def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResul
         the best registration found, good or bad: see :func:`find_failure`.
     """
     fine = _clipped(_resampled_to_world(voxels, affine, _FINE_MM))
-    if _on_mni_grid(voxels.shape, affine):
+    if on_mni_grid(voxels.shape, affine):
         similarity = _similarity(fine, np.eye(4))
         if similarity >= _SIMILAR_FROM:
             return RegistrationResult(np.eye(4), similarity)

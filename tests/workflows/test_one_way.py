@@ -28,14 +28,18 @@ Way = Callable[[dict[str, str], Path, Path, float], np.ndarray]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped weights, with logits of 1 in the air, for heads that stand upright and are not registered."""
+    """The shipped weights, with logits of 1 in the air, on 4 mm so that it is quick, without registration."""
     folder, shipped = tmp_path_factory.mktemp("weights"), ROOT / "models" / "model.pt"
     network = TSRLNet().eval()
     network.load_state_dict(torch.load(shipped, weights_only=True))
     with torch.no_grad():
         network.head.bias += 1 - float(network(torch.zeros(1, 4, 96, 96)).median())
     torch.save(network.state_dict(), folder / "model.pt")
-    settings = json.loads(shipped.with_suffix(".json").read_text()) | {"space": "native"}
+    settings = json.loads(shipped.with_suffix(".json").read_text()) | {
+        "space": "native",
+        "spacing_mm": 4.0,
+        "slice_size": 96,
+    }
     (folder / "model.json").write_text(json.dumps(settings))
     return folder / "model.pt"
 
@@ -51,8 +55,9 @@ def case(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
         voxels = np.asanyarray(whole.dataobj)
         if kind == "image":
             voxels = (voxels + rng.integers(0, 30, voxels.shape)).astype(np.int16)
-        last = [voxels.shape[0] - 1, 0, voxels.shape[2] - 1]
-        affine = whole.affine @ nib.affines.from_matvec(np.diag([-1, 1, -1]), last)
+        affine = whole.affine @ nib.affines.from_matvec(
+            np.diag([-1, 1, -1]), [voxels.shape[0] - 1, 0, voxels.shape[2] - 1]
+        )
         files[kind] = str(folder / f"{kind}.nii.gz")
         nib.save(nib.Nifti1Image(voxels[::-1, :, ::-1], affine), files[kind])
     (folder / "datalist.json").write_text(json.dumps({"test": [files]}))

@@ -89,7 +89,7 @@ def _depth_mm(tissue: np.ndarray) -> np.ndarray:
 def _sides(lesion: np.ndarray) -> np.ndarray:
     """The hemispheres that a lesion is in, ``(H, 1, 1)``."""
     right = np.arange(len(lesion)) > (len(lesion) - 1) / 2
-    across: np.ndarray = lesion.any(axis=(1, 2))
+    across = np.asarray(lesion.any(axis=(1, 2)))
     on_its_side = np.where(right, across[right].any(), across[~right].any())
     return on_its_side[:, None, None]
 
