@@ -46,7 +46,7 @@ def test_by_default_heads_are_registered_and_every_lesion_is_kept() -> None:
     parser = after_request()
     steps = {type(step).__name__: step for step in parser.get_parsed_content("postprocessing").transforms}
     assert parser.get_parsed_content("preprocessing").settings["space"] == "mni"
-    assert parser.get_parsed_content("inferer").flips == [()]
+    assert parser.get_parsed_content("inferer").tta_flips == [()]
     assert steps["AsDiscreted"].threshold == [0.4]
     assert steps["RemoveSmallLesionsd"].remove.smallest_lesion_ml == 0
 
@@ -56,7 +56,7 @@ def test_each_option_reaches_its_component(tta_flips: object) -> None:
     parser = after_request(threshold=0.9, smallest_lesion_ml=0.5, registration=False, tta_flips=tta_flips)
     steps = {type(step).__name__: step for step in parser.get_parsed_content("postprocessing").transforms}
     assert parser.get_parsed_content("preprocessing").settings["space"] == "native"
-    assert parser.get_parsed_content("inferer").flips == [(), (0,)]
+    assert parser.get_parsed_content("inferer").tta_flips == [(), (0,)]
     assert steps["AsDiscreted"].threshold == [0.9]
     assert steps["RemoveSmallLesionsd"].remove.smallest_lesion_ml == 0.5
 
