@@ -67,6 +67,7 @@ def _row(record: Mapping[str, Any], output: Path) -> dict[str, Any]:
         "name": name,
         "view": f"views/{name}.html" if f"views/{name}.html" in files else None,
         "picture": f"figures/{name}.png",
+        "thumbnail": None,
     }
     if record["status"] == "failed":
         return {**row, "status": "failed", "notes": [record["error"]]}
