@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # The environment is made once, and again when a requirement changes.
 $(BIN)/.ready: requirements.txt requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r requirements/dev.txt
+	$(BIN)/pip install -r requirements/dev.txt
 	touch $@
 
 demo: $(BIN)/.ready  ## segment simulated lesions in the MNI head, and show how well

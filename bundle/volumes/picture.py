@@ -39,6 +39,9 @@ class Agreement(IntEnum):
 # Told apart with any kind of colour vision (Okabe and Ito).
 _COLOURS = {Agreement.HIT: "#009E73", Agreement.MISS: "#E69F00", Agreement.FALSE_ALARM: "#CC79A7"}
 
+# Name, axis that the slices lie across, and what is on the left of the picture, in RAS orientation.
+_PLANES = (("axial", 2, "L"), ("coronal", 1, "L"), ("sagittal", 0, "P"))
+
 
 def agreement(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The :class:`Agreement` of each voxel, uint8, in the masks' shape."""
@@ -160,6 +163,11 @@ def _largest_lesion(mask: np.ndarray) -> np.ndarray:
     return largest
 
 
+def _fullest_slices(voxels: np.ndarray) -> list[int]:
+    """Return, for each axis, the number of the slice across it that has most of the voxels."""
+    return [int(voxels.sum(axis=tuple({0, 1, 2} - {axis})).argmax()) for axis in range(3)]
+
+
 def save_lesion_planes(
     image: np.ndarray, mask: np.ndarray, path: str | Path, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
 ) -> None:
@@ -173,25 +181,25 @@ def save_lesion_planes(
         path: the file.
         spacing_mm: voxel sizes, of which the picture keeps the proportions.
     """
-    shown = _largest_lesion(mask) if (mask > 0).any() else image > 0
+    head = tuple(slice(edges.start, edges.stop) for edges in ndimage.find_objects((image > 0).astype(np.uint8))[0])
+    centre = _fullest_slices(_largest_lesion(mask) if (mask > 0).any() else image > 0)
     white = float(np.percentile(image[image > 0], 99.5))
-    planes = (("axial", 2, "L"), ("coronal", 1, "L"), ("sagittal", 0, "P"))
-    extents_mm = np.multiply(image.shape, spacing_mm)
+    extents_mm = [(edges.stop - edges.start) * spacing for edges, spacing in zip(head, spacing_mm, strict=True)]
     widths = [extents_mm[0], extents_mm[0], extents_mm[1]]
-    height = max(extents_mm[1], extents_mm[2])
-    figure = Figure(figsize=(12, 12 * height / sum(widths) + 0.3), facecolor="black", layout="constrained")
+    figure = Figure(figsize=(12, 12 / 0.92 * max(extents_mm[1:]) / sum(widths)), facecolor="black")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3, width_ratios=widths, subplot_kw={"xticks": [], "yticks": []})
-    for axis, (plane, normal, left) in zip(axes, planes, strict=True):
+    figure.subplots_adjust(left=0, bottom=0, right=1, top=0.92, wspace=0.01)
+    for axis, (plane, normal, left) in zip(axes, _PLANES, strict=True):
         axis.set_axis_off()
-        number = int(shown.sum(axis=tuple({0, 1, 2} - {normal})).argmax())
         across, up = (spacing for other, spacing in enumerate(spacing_mm) if other != normal)
-        grey, outlined = image.take(number, normal).T, mask.take(number, normal).T > 0
+        within = tuple(centre[normal] if other == normal else head[other] for other in range(3))
+        grey, outlined = image[within].T, mask[within].T > 0
         axis.imshow(grey, cmap="gray", vmin=0, vmax=white, origin="lower", aspect=up / across)
         if outlined.any():
             axis.contour(outlined, levels=[0.5], colors=_COLOURS[Agreement.MISS], linewidths=1.5)
-        axis.set_title(f"{plane} slice {number}", fontsize=11, color="white")
-        axis.text(0.02, 0.5, left, transform=axis.transAxes, color="white", fontsize=12)
+        axis.set_title(f"{plane} slice {centre[normal]}", fontsize=16, color="white")
+        axis.text(0.02, 0.5, left, transform=axis.transAxes, color="white", fontsize=16)
     figure.savefig(path, dpi=100)
 
 

@@ -67,6 +67,7 @@ def _row(record: Mapping[str, Any], output: Path) -> dict[str, Any]:
         "name": name,
         "view": f"views/{name}.html" if f"views/{name}.html" in files else None,
         "picture": f"figures/{name}.png",
+        "thumbnail": None,
     }
     if record["status"] == "failed":
         return {**row, "status": "failed", "notes": [record["error"]]}
@@ -103,9 +104,11 @@ def _kind(warning: str) -> str:
 def _bars(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the bars of the plot: volumes without a lesion, and with one by their lesions' volume in mL."""
     labels = ["none", "under 1", *(f"{low} to {high}" for low, high in pairwise(_EDGES_ML[1:])), "100 or more"]
-    bars: list[dict[str, Any]] = [{"label": label, "done": 0, "check": 0} for label in labels]
+    counts = [Counter[str]() for _ in labels]
     for row in rows:
-        bar = bars[sum(row["volume_ml"] >= edge for edge in _EDGES_ML) if row["volume_ml"] else 0]
-        bar[row["status"]] += 1
-    most = max(1, *(bar["done"] + bar["check"] for bar in bars))
-    return [{**bar, "height": {kind: bar[kind] / most for kind in ("done", "check")}} for bar in bars]
+        counts[sum(row["volume_ml"] >= edge for edge in _EDGES_ML) if row["volume_ml"] else 0][row["status"]] += 1
+    most = max(1, *(count.total() for count in counts))
+    return [
+        {"label": label, "count": count.total(), "done": count["done"] / most, "check": count["check"] / most}
+        for label, count in zip(labels, counts, strict=True)
+    ]

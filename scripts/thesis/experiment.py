@@ -21,12 +21,12 @@ from scripts.thesis.figures import FIGURES, Request
 from scripts.thesis.runs import keep_plan, train_settings
 from scripts.thesis.tables import Row, Run, Table, load_runs, load_tables, to_csv, to_markdown
 
-__all__ = ["experiment"]
+__all__ = ["experiment", "row_numbers", "share_of_machine", "trained_runs"]
 
 _TESTS = "p: two-sided paired tests of DSC over the cases, Wilcoxon's and the t-test, which the thesis seems to use."
 
 
-def _numbers(table: Table, row: Row, done: Mapping[str, Cases]) -> dict[str, float]:
+def row_numbers(table: Table, row: Row, done: Mapping[str, Cases]) -> dict[str, float]:
     """What a row's tests gave, by column; nothing where it has none."""
     if row.run is None or row.run not in done:
         return {}
@@ -75,7 +75,7 @@ python -m scripts.thesis.experiment {table.name} --dataset_dir DATA{options}
 def _save_table(table: Table, work: Experiments, runs: Mapping[str, Run]) -> None:
     """Writes <table>.md and .csv of what is there."""
     done = {name: cases for name in table.runs() if (cases := work.cases(name)) is not None}
-    here = [_numbers(table, row, done) for row in table.rows]
+    here = [row_numbers(table, row, done) for row in table.rows]
     parsers = {row.title: partial(work.parser, runs[row.run]) for row in table.rows if row.run}
     if "parameters" in table.columns:
         for row, numbers in zip(table.rows, here, strict=True):
@@ -100,7 +100,7 @@ def _save_figure(name: str, work: Experiments, runs: Mapping[str, Run], case: st
     print(path)
 
 
-def _share(names: Sequence[str], shard: str | None) -> list[str]:
+def share_of_machine(names: Sequence[str], shard: str | None) -> list[str]:
     """The runs of one machine of several: every n-th."""
     if shard is None:
         return list(names)
@@ -113,7 +113,7 @@ def _share(names: Sequence[str], shard: str | None) -> list[str]:
     return list(names[number - 1 :: count])
 
 
-def _trained(needed: Sequence[str], runs: Mapping[str, Run]) -> list[str]:
+def trained_runs(needed: Sequence[str], runs: Mapping[str, Run]) -> list[str]:
     """The runs that are trained for these: themselves, or those that they average."""
     return list(dict.fromkeys(part for name in needed for part in runs[name].average or (name,)))
 
@@ -153,7 +153,7 @@ def experiment(
     cases = {file.stem: [len(load_datalist(file, part)) for part in ("training", "test")] for file in work.datalists}
     keep_plan(work.output / "experiments.json", {"options": options, "overlays": list(work.overlays), "cases": cases})
     needed = tables[name].runs() if name in tables else list(FIGURES[name].runs)
-    for one in _share(_trained(needed, runs), shard):
+    for one in share_of_machine(trained_runs(needed, runs), shard):
         work.finish(one, runs[one])
     for one in needed:
         if runs[one].average and shard is None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from monai.bundle import ConfigParser
 
 from bundle.errors import InputError
+from scripts.command import shown_python
 from scripts.thesis.evaluations import read_cases
 from scripts.thesis.runs import config_files, is_trained, run
 from scripts.thesis.tables import Run
@@ -44,7 +45,8 @@ def find_datalists(dataset_dir: str) -> tuple[Path, ...]:
     found = sorted(source.glob("fold_*.json")) or sorted(source.glob("datalist.json"))
     if not found:
         raise InputError(
-            f"{dataset_dir} holds neither datalist.json nor fold_1.json ...: make them with python -m scripts.prepare."
+            f"{dataset_dir} holds neither datalist.json nor fold_1.json ...: "
+            f"make them with {shown_python()} -m scripts.prepare."
         )
     return tuple(found)
 

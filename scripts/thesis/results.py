@@ -19,7 +19,7 @@ from bundle.metrics import SIZE_BINS, Lesion, recall_by_size, summarize
 from bundle.templates import render
 from bundle.volumes import save_montage
 from bundle.volumes.picture import shrink
-from scripts.command import run_command
+from scripts.command import run_command, shown_python
 from scripts.thesis.charts import save_dsc_boxes, save_dsc_by_volume, save_recall_pairs
 from scripts.thesis.compare import NETWORKS, SHIPPED, Network
 from scripts.thesis.evaluations import Difference, compare_paired, read_cases, read_rows, shown_p
@@ -100,7 +100,8 @@ def _read(comparison: Path) -> dict[str, Tested]:
     for name in (SHIPPED, "tsrl_net"):
         if name not in networks:
             raise InputError(
-                f"{comparison / name} holds no evaluated TSRL-Net: run python -m scripts.thesis.compare first."
+                f"{comparison / name} holds no evaluated TSRL-Net: "
+                f"run {shown_python()} -m scripts.thesis.compare first."
             )
     for tested in networks.values():
         if list(tested.cases) != list(networks["tsrl_net"].cases):

@@ -113,6 +113,10 @@ def names(browser: Browser) -> list[str]:
     return [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "td.name")]
 
 
+def shown(browser: Browser) -> list[str]:
+    return [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "td.name") if cell.is_displayed()]
+
+
 def sort_by(browser: Browser, column: str) -> list[str]:
     browser.find_element(By.XPATH, f"//th/button[text()='{column}']").click()
     return names(browser)
@@ -166,6 +170,36 @@ def test_a_click_on_a_column_sorts_by_its_numbers_or_letters_and_another_turns_i
     by_name = [SMALL, LARGE, GONE, MIDDLE]
     assert sort_by(browser, "volume") == by_name
     assert sort_by(browser, "volume") == by_name[::-1]
+    assert complaints(browser) == []
+
+
+def test_filters_show_the_volumes_that_are_asked_for_alone(browser: Browser, results: Path) -> None:
+    open_report(browser, results)
+    browser.find_element(By.CSS_SELECTOR, "input[value=failed]").click()
+    assert shown(browser) == [GONE]
+    browser.find_element(By.CSS_SELECTOR, "input[value='']").click()
+    assert len(shown(browser)) == 4
+    search = browser.find_element(By.CSS_SELECTOR, "input[type=search]")
+    search.send_keys("MÜLLER")
+    assert shown(browser) == [MIDDLE]
+    assert browser.find_element(By.TAG_NAME, "output").text == "1 shown"
+    search.send_keys(Keys.ENTER)
+    assert shown(browser) == [MIDDLE]
+    assert complaints(browser) == []
+
+
+def test_a_picture_opens_larger_by_the_keyboard_and_escape_closes_it(browser: Browser, results: Path) -> None:
+    open_report(browser, results)
+    dialog = browser.find_element(By.TAG_NAME, "dialog")
+    for key, name in ((Keys.ENTER, MIDDLE), (Keys.ENTER, LARGE)):
+        row = next(row for row in browser.find_elements(By.CSS_SELECTOR, "tbody tr") if name in row.text)
+        row.find_element(By.CSS_SELECTOR, "a.enlarge").send_keys(key)
+        picture = WebDriverWait(browser, 30).until(lambda _: dialog.find_element(By.TAG_NAME, "img"))
+        WebDriverWait(browser, 30).until(lambda _, picture=picture: picture.get_property("naturalWidth") == 1200)
+        assert name in picture.get_attribute("alt")
+        assert dialog.is_displayed()
+        dialog.send_keys(Keys.ESCAPE)
+        assert not dialog.is_displayed()
     assert complaints(browser) == []
 
 

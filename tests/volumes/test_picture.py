@@ -16,6 +16,7 @@ from bundle.volumes.picture import (
     Agreement,
     agreement,
     save_lesion_overview,
+    save_lesion_planes,
     save_lesion_slices,
     save_montage,
     save_volume_distribution,
@@ -221,3 +222,33 @@ def test_slices_are_spread_over_the_head_alone(tmp_path: Path) -> None:
     image[..., 2:] = 0.5
     save_lesion_slices(image, block((6, 9, 0), (6, 9, 1)), tmp_path / "slices.png", slices=4)
     assert len(outline(tmp_path / "slices.png")) == 0
+
+
+def test_planes_go_through_the_largest_lesion_on_its_side(tmp_path: Path) -> None:
+    """Of two lesions the larger one is outlined in all three planes; the other is in none of them."""
+    image = np.full((40, 40, 40), 0.5, dtype=np.float32)
+    mask = np.zeros(image.shape, dtype=np.uint8)
+    mask[4:12, 20:28, 6:14] = 1  # on the left, in the front half, low
+    mask[30:33, 4:7, 30:33] = 1
+    save_lesion_planes(image, mask, tmp_path / "planes.png")
+    found, (height, width) = (
+        outline(tmp_path / "planes.png"),
+        matplotlib.image.imread(tmp_path / "planes.png").shape[:2],
+    )
+    # Three panels of one width under a title of 8 % of the height; a voxel is a 40th of a panel.
+    for panel, (across, up) in enumerate(((4, 20), (4, 6), (20, 6))):
+        inside = found[(found[:, 1] >= panel * width / 3) & (found[:, 1] < (panel + 1) * width / 3)]
+        rows, columns = (inside - (0.08 * height, panel * width / 3)).T
+        assert 40 * columns.min() / (width / 3) == pytest.approx(across, abs=1.2)
+        assert 40 * columns.max() / (width / 3) == pytest.approx(across + 8, abs=1.2)
+        assert 40 - 40 * rows.max() / (0.92 * height) == pytest.approx(up, abs=1.2)
+        assert 40 - 40 * rows.min() / (0.92 * height) == pytest.approx(up + 8, abs=1.2)
+
+
+def test_planes_of_an_empty_mask_show_the_head_alone_in_its_proportions(tmp_path: Path) -> None:
+    image = np.zeros((30, 40, 20), dtype=np.float32)
+    image[5:25, 5:35, 5:15] = 0.5  # 20 x 30 x 10 voxels of 1 x 1 x 3 mm: three planes of 20 x 30, 20 x 30, 30 x 30 mm
+    save_lesion_planes(image, np.zeros(image.shape), tmp_path / "planes.png", (1.0, 1.0, 3.0))
+    picture = matplotlib.image.imread(tmp_path / "planes.png")[..., :3]
+    assert len(outline(tmp_path / "planes.png")) == 0
+    assert picture.shape[0] / picture.shape[1] == pytest.approx(30 / 70 / 0.92, rel=0.01)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import pytest
 from PIL import Image
 
-from bundle.volumes.report import write_report
+from bundle.volumes.report import quality_in_words, write_report
 
 NAME = 'site/<b>Müller & 頭 "x"'
 
@@ -40,7 +42,8 @@ class Page(HTMLParser):
 
 
 def record(name: str, **found: object) -> dict:
-    done = {"status": "done", "volume_ml": 8.064, "lesions": [{}, {}], "uncertainty": 0.31, "seconds": 12.4}
+    largest, other = ({"volume_ml": ml, "side": "left", "region": "MCA"} for ml in (7.12, 0.944))
+    done = {"status": "done", "volume_ml": 8.064, "lesions": [largest, other], "uncertainty": 0.31, "seconds": 12.4}
     return {"name": name, "error": "", "warnings": [], "versions": "bundle 0", **done, **found}
 
 
@@ -55,9 +58,9 @@ def page(tmp_path: Path) -> Page:
 def test_each_volume_has_a_row_with_its_numbers(tmp_path: Path) -> None:
     cells = page(tmp_path).cells
     rows = [[cell.strip() for cell in cells[start : start + 8]] for start in range(0, len(cells), 8)]
-    assert rows[0] == [NAME, "done", "8.1", "2", "0.31", "12", "", ""]
-    assert rows[1] == ["c", "check", "8.1", "2", "0.31", "12", "no lesion found", "no picture"]
-    assert rows[2][:7] == ["f", "failed", "-", "-", "-", "-", "f is 4D."]
+    assert rows[0] == [NAME, "done", "8.1", "2", "7.1, left, MCA", "good", "", ""]
+    assert rows[1] == ["c", "check", "8.1", "2", "7.1, left, MCA", "good", "no lesion found", "no picture"]
+    assert rows[2][:7] == ["f", "failed", "-", "-", "-", "", "f is 4D."]
 
 
 def test_it_needs_nothing_beside_it_and_takes_no_name_for_html(tmp_path: Path) -> None:
@@ -65,14 +68,62 @@ def test_it_needs_nothing_beside_it_and_takes_no_name_for_html(tmp_path: Path) -
     assert "b" not in shown.tags
     assert [source[:23] for source in shown.pictures] == ["data:image/jpeg;base64,"]
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "http" not in text
+    assert "http" not in text.replace("http-equiv", "")
     assert "3 volumes</h1>\n<p>2 segmented, 1 of these to check, 1 failed." in text
+    assert "default-src 'none'" in text
 
 
-def test_a_name_and_its_picture_lead_to_the_view_where_there_is_one(tmp_path: Path) -> None:
+def test_a_name_leads_to_the_view_where_there_is_one_and_a_picture_to_its_file(tmp_path: Path) -> None:
     name = NAME + "#?%41\udcff"
+    picture = tmp_path / "figures" / f"{name}.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (1200, 400), "white").save(picture)
     write_report([record("c", files=["figures/c.png"]), record(name, files=[f"views/{name}.html"])], tmp_path)
     links = Page((tmp_path / "report.html").read_text(encoding="utf-8")).links
-    assert len(links) == 2
-    assert {os.fsdecode(unquote_to_bytes(link)) for link in links} == {f"views/{name}.html"}
-    assert not set("#?\"'<> ").intersection(links[0])
+    assert [os.fsdecode(unquote_to_bytes(link)) for link in links] == [f"views/{name}.html", f"figures/{name}.png"]
+    assert not set("#?\"'<> ").intersection("".join(links))
+
+
+def test_reasons_are_counted_whatever_their_numbers_are(tmp_path: Path) -> None:
+    unsure = [record(f"u{bits}", warnings=[f"the network is unsure ({bits} of 1 bit)"]) for bits in (0.61, 0.75)]
+    coarse = record("c", warnings=["voxels of 3.5 mm hide small lesions", "no lesion found"])
+    write_report([*unsure, coarse, record("fine")], tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    listed = re.findall(r'<li><strong class="check">(\d+)</strong> (.+)</li>', text)
+    assert listed == [
+        ("2", "the network is unsure"),
+        ("1", "voxels of ... mm hide small lesions"),
+        ("1", "no lesion found"),
+    ]
+
+
+def test_the_plot_counts_volumes_by_their_lesions_volume(tmp_path: Path) -> None:
+    """1 mL is in "1 to 3", 100 mL in "100 or more"; the highest bar is 120 of its units high."""
+    records = [record(f"v{n}", volume_ml=ml) for n, ml in enumerate((0.0, 0.5, 1.0, 2.9, 2.9, 29.0, 100.0, 431.0))]
+    write_report([*records, {"name": "f", "status": "failed", "error": "f is 4D.", "versions": "bundle 0"}], tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    bars = re.findall(r'height="([\d.]+)"/>\n<rect.*\n<text.*>(\d+)</text>\n<text.*>(.+)</text>', text)
+    assert bars == [
+        ("40.0", "1", "none"),
+        ("40.0", "1", "under 1"),
+        ("120.0", "3", "1 to 3"),
+        ("0.0", "0", "3 to 10"),
+        ("40.0", "1", "10 to 30"),
+        ("0.0", "0", "30 to 100"),
+        ("80.0", "2", "100 or more"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({}, "good"),
+        ({"uncertainty": 0.41}, "fair"),
+        ({"volume_ml": 0.9}, "fair"),
+        ({"uncertainty": 0.61}, "doubtful"),
+        ({"warnings": ["not registered to MNI space (0.1), segmented where it lies"]}, "doubtful"),
+        ({"volume_ml": 0.0, "uncertainty": 0.0}, "small lesions may be missed"),
+    ],
+)
+def test_the_quality_of_a_mask_is_said_in_words(found: dict, words: str) -> None:
+    assert quality_in_words(record("v", **found)) == words

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bundle.errors import InputError
 from scripts.thesis.evaluations import read_cases
-from scripts.thesis.experiment import _share, experiment
+from scripts.thesis.experiment import experiment, share_of_machine
 from tests.workflows.conftest import FEATURES, ROOT
 
 OPTIONS = {
@@ -88,14 +88,14 @@ def test_shards_make_a_table_and_its_figure_needs_no_more_training(datalist: Pat
 
 def test_machines_share_the_runs() -> None:
     names = ["a", "b", "c", "d", "e"]
-    assert [_share(names, f"{number}/2") for number in (1, 2)] == [["a", "c", "e"], ["b", "d"]]
-    assert _share(names, None) == names
+    assert [share_of_machine(names, f"{number}/2") for number in (1, 2)] == [["a", "c", "e"], ["b", "d"]]
+    assert share_of_machine(names, None) == names
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b"])
 def test_a_shard_that_is_none_is_refused(shard: str) -> None:
     with pytest.raises(InputError, match="--shard must be like 1/4"):
-        _share(["a"], shard)
+        share_of_machine(["a"], shard)
 
 
 def test_an_unknown_table_is_refused(tmp_path: Path) -> None:

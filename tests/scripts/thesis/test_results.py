@@ -219,7 +219,9 @@ def test_networks_tested_on_different_cases_are_refused(comparison: Path, tmp_pa
 
 
 def test_a_folder_without_a_comparison_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no evaluated TSRL-Net: run python -m scripts\.compare first"):
+    with pytest.raises(
+        InputError, match=r"holds no evaluated TSRL-Net: run (\.venv/bin/)?python -m scripts\.thesis\.compare first"
+    ):
         results(str(tmp_path))
 
 

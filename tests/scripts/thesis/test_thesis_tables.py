@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import InputError
-from scripts.thesis.experiment import _numbers, _trained
+from scripts.thesis.experiment import row_numbers, trained_runs
 from scripts.thesis.runs import config_files
 from scripts.thesis.tables import Row, Table, load_runs, load_tables, to_csv, to_markdown
 from tests.workflows.conftest import ROOT
@@ -100,7 +100,7 @@ def test_a_table_that_the_thesis_does_not_have_shows_our_numbers_alone() -> None
 
 def test_networks_that_are_averaged_are_trained_once_each() -> None:
     runs, table = load_runs(), load_tables()["three_planes"]
-    trained = _trained(table.runs(), runs)
+    trained = trained_runs(table.runs(), runs)
     assert sorted(trained) == sorted({"tsrl_net", *(f"tsrl_net_{part}" for part in PARTS)})
     parsers = [parser_of("train.json", *runs[name].configs, **runs[name].options) for name in trained]
     planes = [parser.get_parsed_content("plane") for parser in parsers]
@@ -138,7 +138,7 @@ ROW = Row("One", "one", (math.nan,))
 
 
 def test_means_are_over_the_cases_and_p_compares_with_the_named_run() -> None:
-    numbers = _numbers(Table("t", "", ("dsc", "p"), (ROW,), against="base"), ROW, DONE)
+    numbers = row_numbers(Table("t", "", ("dsc", "p"), (ROW,), against="base"), ROW, DONE)
     assert numbers["dsc"] == pytest.approx(0.4)
     assert numbers["dsc_global"] == pytest.approx(0.5)
     assert numbers["p_wilcoxon"] == pytest.approx(2 / 2**6)  # the smallest that six cases give
@@ -146,7 +146,7 @@ def test_means_are_over_the_cases_and_p_compares_with_the_named_run() -> None:
 
 
 def test_a_table_of_differences_subtracts_the_row_from_the_named_run() -> None:
-    numbers = _numbers(Table("t", "", ("asd_mm", "hd95_mm", "p"), (ROW,), minus="base"), ROW, DONE)
+    numbers = row_numbers(Table("t", "", ("asd_mm", "hd95_mm", "p"), (ROW,), minus="base"), ROW, DONE)
     assert numbers["asd_mm"] == pytest.approx(2.0 - 5.0)
     assert numbers["hd95_mm"] == pytest.approx(4.0 - 10.0)
     assert numbers["p_wilcoxon"] == pytest.approx(2 / 2**6)
@@ -154,14 +154,14 @@ def test_a_table_of_differences_subtracts_the_row_from_the_named_run() -> None:
 
 def test_the_named_run_is_not_compared_with_itself() -> None:
     row = Row("Base", "base", (math.nan,))
-    assert "p_wilcoxon" not in _numbers(Table("t", "", ("p",), (row,), against="base"), row, DONE)
+    assert "p_wilcoxon" not in row_numbers(Table("t", "", ("p",), (row,), against="base"), row, DONE)
 
 
-def test_a_run_that_is_not_there_has_no_numbers() -> None:
-    assert _numbers(Table("t", "", ("dsc",), (ROW,)), Row("?", "other", (math.nan,)), DONE) == {}
+def test_a_run_that_is_not_there_has_norow_numbers() -> None:
+    assert row_numbers(Table("t", "", ("dsc",), (ROW,)), Row("?", "other", (math.nan,)), DONE) == {}
 
 
 def test_other_cases_are_refused() -> None:
     done = {**DONE, "base": {f"fold_1/{n}": case(0.5) for n in range(6)}}
     with pytest.raises(InputError, match="one was tested on other cases than base"):
-        _numbers(Table("t", "", ("p",), (ROW,), against="base"), ROW, done)
+        row_numbers(Table("t", "", ("p",), (ROW,), against="base"), ROW, done)
