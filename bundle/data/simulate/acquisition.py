@@ -205,14 +205,15 @@ def strip_too_tightly(image: np.ndarray, tissue: np.ndarray, rng: np.random.Gene
     border = depth[solid & ~ndimage.binary_erosion(solid)]
     below_fluid = depth - max(float(np.percentile(border, 20)), 0.0) if len(border) else depth
     # Deep fissures and cisterns are not entered, however wide.
-    kept = (solid & (below_fluid > cut_mm)) | ((tissue >= Tissue.CSF) & (depth > 12))
+    deep = depth > 12
+    kept = (solid & (below_fluid > cut_mm)) | deep
     surface = np.argwhere((np.abs(depth) < 1)[::COARSE, ::COARSE, ::COARSE]) * COARSE
     for centre in rng.choice(surface, int(rng.integers(0, 4))) if len(surface) else []:
         radius = rng.uniform(8, 15)
         box = tuple(slice(max(int(c - radius), 0), int(c + radius) + 1) for c in centre)
         grid = np.ogrid[tuple(slice(s.start, min(s.stop, n)) for s, n in zip(box, tissue.shape, strict=True))]
         kept[box] &= sum(((g - c) / radius) ** 2 for g, c in zip(grid, centre, strict=True)) > 1
-    kept = ndimage.binary_fill_holes(kept) & (tissue >= Tissue.CSF)
+    kept = ndimage.binary_fill_holes(kept) & ((tissue >= Tissue.CSF) | deep)
     return np.where(kept, image, 0).astype(np.float32)
 
 

@@ -28,8 +28,7 @@ _TO_DURA_ABOVE_ML = 2.0
 _TO_DURA = 0.7
 # What is left of the cortex and the fluid over it: a lesion deeper than that keeps its cortex.
 _GAP_MM = 12
-_SULCI_MM = 6
-_STRIP_MM = 5.0
+_BALL = np.linalg.norm(np.indices((5, 5, 5)) - 2, axis=0) < 2.3
 
 # Looks by kind; a lesion that reaches the dura is most often a cavity.
 _LOOKS: dict[str, dict[Look, float]] = {
@@ -48,6 +47,7 @@ _TWO_PARTS, _TWO_PARTS_ABOVE_ML = 0.25, 5.0
 _FURTHER_ML = (0.1, 6.0)
 _LACUNAR_ML = (0.1, 1.0)
 _THIN_MM = (2.0, 4.0)
+_AT_HULL_MM = 3
 _DEEP_MM = 18
 _CORTEX_WITHIN_MM = 30
 _LARGEST_CORTICAL_ML = 30.0
@@ -72,26 +72,24 @@ class VariedLesion:
     source: str
 
 
-def _closed(mask: np.ndarray, radius_mm: float) -> np.ndarray:
-    """The mask with what a ball of that radius cannot enter from outside; the array's edge is no border."""
-    grown = ndimage.distance_transform_edt(~mask) <= radius_mm if mask.any() else mask
-    closed: np.ndarray = grown if grown.all() else ndimage.distance_transform_edt(grown) > radius_mm
+def _closed(mask: np.ndarray, iterations: int) -> np.ndarray:
+    """The mask with what a ball of 2 voxels an iteration cannot enter from outside; the array's edge is no border."""
+    grown = ndimage.binary_dilation(mask, _BALL, iterations=iterations)
+    closed: np.ndarray = ndimage.binary_erosion(grown, _BALL, iterations=iterations, border_value=1)
     return closed | mask
 
 
 def _depth_mm(tissue: np.ndarray) -> np.ndarray:
     """Distance to the brain's outer hull, taken on every second voxel."""
-    coarse = np.pad(tissue[::2, ::2, ::2] >= Tissue.CSF, 1)
-    depth = ndimage.distance_transform_edt(_closed(coarse, _SULCI_MM / 2), sampling=2)[1:-1, 1:-1, 1:-1]
-    return upsample(depth, tissue.shape)
+    coarse = _closed(np.pad(tissue[::2, ::2, ::2] >= Tissue.CSF, 5, mode="edge"), 2)
+    return upsample(ndimage.distance_transform_edt(coarse, sampling=2)[5:-5, 5:-5, 5:-5], tissue.shape)
 
 
 def _sides(lesion: np.ndarray) -> np.ndarray:
     """The hemispheres that a lesion is in, ``(H, 1, 1)``."""
     right = np.arange(len(lesion)) > (len(lesion) - 1) / 2
-    across = np.asarray(lesion.any(axis=(1, 2)))
-    on_its_side = np.where(right, across[right].any(), across[~right].any())
-    return on_its_side[:, None, None]
+    across: np.ndarray = lesion.any(axis=(1, 2))
+    return np.where(right, across[right].any(), across[~right].any())[:, None, None]
 
 
 def extend_to_dura(lesion: np.ndarray, tissue: np.ndarray) -> np.ndarray:
@@ -107,14 +105,14 @@ def extend_to_dura(lesion: np.ndarray, tissue: np.ndarray) -> np.ndarray:
     """
     box = box_of(lesion, _GAP_MM + 4)
     codes = tissue[box]
-    outside = ~_closed(codes >= Tissue.CSF, _SULCI_MM)
-    between = _closed(lesion[box] | outside, _GAP_MM / 2) & ~_closed(outside, _GAP_MM / 2)
+    reach = _GAP_MM // 4
+    outside = ~_closed(codes >= Tissue.CSF, reach)
+    between = _closed(lesion[box] | outside, reach) & ~_closed(outside, reach)
     filled = lesion[box] | between
     filled = np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(filled, 2, 0)], axis=2)
     filled &= (codes >= Tissue.CSF) & (codes != Tissue.VENTRICLE) & _sides(lesion)[box[0]]
     # A thin strip along a neighbouring gyrus that is still there is over no lesion.
-    core = ndimage.distance_transform_edt(np.pad(filled, 1))[1:-1, 1:-1, 1:-1] > _STRIP_MM / 2
-    filled &= lesion[box] | (ndimage.distance_transform_edt(~core) <= _STRIP_MM / 2)
+    filled &= lesion[box] | ndimage.binary_opening(np.pad(filled, 4), _BALL)[4:-4, 4:-4, 4:-4]
     # Pieces of their own, such as a bit of a neighbouring gyrus, are not added.
     extended = lesion.copy()
     extended[box] |= ndimage.binary_propagation(lesion[box] & filled, mask=filled)
@@ -219,7 +217,8 @@ def _place(
     source, mask = _masked(tissue, masks, volume_ml, rng)
     if volume_ml > _TO_DURA_ABOVE_ML and rng.random() < _TO_DURA:
         extended = extend_to_dura(mask, tissue)
-        if (extended & ~mask).any():
+        added = extended & ~mask
+        if added.any() and depth_mm[added].min() < _AT_HULL_MM:
             return VariedLesion(extended, _draw_look("to the dura", rng), f"{source} to the dura")
     return VariedLesion(mask, _draw_look("masked", rng), source)
 

@@ -72,14 +72,16 @@ def _cavity(
     to_white = levels.white - levels.fluid
     # The rim is where solid tissue begins: there is none towards a sulcus, a ventricle or the dura.
     solid = ~lesion & ((tissue == Tissue.GREY) | (tissue == Tissue.WHITE))
-    depth = ndimage.distance_transform_edt(~solid) if solid.any() else np.full(lesion.shape, np.inf)
-    width = rng.uniform(0.4, 2.0) * np.exp(0.5 * smooth_noise(rng, lesion.shape, 8.0))
+    depth = ndimage.distance_transform_edt(~solid) if solid.any() else np.full(lesion.shape, 8.0)
+    # Rim and strands leave room for fluid, in a strip of cortex too.
+    hollow = min(float(depth[lesion].max()) / 8, 1.0)
+    width = hollow * rng.uniform(0.4, 2.0) * np.exp(0.5 * smooth_noise(rng, lesion.shape, 8.0))
     level = fluid + rng.uniform(0.2, 0.5) * to_white * np.exp(-((np.maximum(depth - 0.5, 0) / width) ** 2))
     for scale, share in ((rng.uniform(4, 7), rng.uniform(0.2, 0.6)), (rng.uniform(8, 14), rng.uniform(0.0, 0.7))):
         strands = _ridges(rng, lesion.shape, scale, rng.uniform(0.2, 0.5))
-        level = np.maximum(level, fluid + share * (healthy - fluid) * strands)
+        level = np.maximum(level, fluid + hollow * share * (healthy - fluid) * strands)
     left = np.clip(1.5 * (smooth_noise(rng, lesion.shape, 9.0) - rng.uniform(0.2, 1.6)), 0, 1)
-    cortex = (tissue == Tissue.GREY) * left * rng.uniform(0.4, 0.8)
+    cortex = (tissue == Tissue.GREY) * left * hollow * rng.uniform(0.4, 0.8)
     level = np.maximum(level, fluid + (healthy - fluid) * cortex)
     filled: np.ndarray = level * (1 + 0.05 * smooth_noise(rng, lesion.shape, 1.5))
     return filled

@@ -183,11 +183,12 @@ def test_a_varied_scan_depends_on_the_random_state_alone(varied: list[tuple[np.n
 def test_tight_stripping_takes_cortex_and_never_the_middle(whole: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     image, tissue, solid = whole
     deep = ndimage.distance_transform_edt(ndimage.binary_closing(tissue >= Tissue.CSF, iterations=3)) > 20
+    around = ~ndimage.binary_closing(tissue >= Tissue.CSF, iterations=8)
     lost_ml = []
     for seed in SEEDS:
         stripped = strip_too_tightly(image, tissue, np.random.default_rng(seed))
         assert np.array_equal(stripped[deep], image[deep])
-        assert not stripped[tissue < Tissue.CSF].any()
+        assert not stripped[around].any()
         lost = solid & (stripped == 0) & (image > 0)
         assert (tissue[lost] == Tissue.GREY).mean() > 0.6
         lost_ml.append(lost.sum() / 1000)
@@ -214,10 +215,11 @@ def test_loose_stripping_keeps_the_brain_and_up_to_8_mm_around_it(
 
 
 def test_stripping_is_tight_loose_or_as_before_each_in_a_share(block_head: Head) -> None:
-    image, tissue = block_head.image, block_head.tissue
-    assert image is not None
+    assert block_head.image is not None
+    # Every second voxel: what is asked here is which way was taken.
+    image, tissue = (volume[::2, ::2, ::2].copy() for volume in (block_head.image, block_head.tissue))
     kinds = []
-    for seed in range(24):
+    for seed in range(60):
         stripped = strip_skull_loosely(image, tissue, np.random.default_rng(seed))
         again = strip_skull_loosely(image, tissue, np.random.default_rng(seed))
         assert stripped.tobytes() == again.tobytes()
@@ -228,5 +230,8 @@ def test_stripping_is_tight_loose_or_as_before_each_in_a_share(block_head: Head)
             if np.array_equal(stripped, strip(image, tissue, rng)):
                 kinds.append(kind)
                 break
-    assert len(kinds) == 24
-    assert {kind: kinds.count(kind) > 2 for kind in set(kinds)} == {"tight": True, "loose": True, "good": True}
+    assert len(kinds) == 60
+    # A quarter, a quarter and a half: two standard deviations are 7 and 8 of 60.
+    assert 8 <= kinds.count("tight") <= 22
+    assert 8 <= kinds.count("loose") <= 22
+    assert 22 <= kinds.count("good") <= 38

@@ -98,13 +98,16 @@ def test_in_a_real_head_the_label_touches_the_hull_all_over_the_lesion(template_
         assert ndimage.binary_dilation(lesion)[over].mean() < ndimage.binary_dilation(extended)[over].mean()
 
 
-def test_most_large_lesions_of_the_cortex_reach_the_dura_and_small_ones_seldom() -> None:
-    first = {volume_ml: [lesions[0] for lesions in placed(volume_ml, 30)] for volume_ml in (0.6, 25.0)}
-    share = {ml: np.mean(["to the dura" in lesion.source for lesion in lesions]) for ml, lesions in first.items()}
-    assert share[0.6] == 0
-    assert share[25.0] > 0.15
-    touching = [lesion.mask[:, :, DURA - 1].any() for lesion in first[25.0] if "to the dura" in lesion.source]
-    assert np.mean(touching) > 0.7
+def test_many_large_lesions_reach_the_dura_and_small_ones_do_not(small: list[VariedLesion]) -> None:
+    """In a part of the block, 43 mm up to the dura, nearly all lesions of 36 mm reach the cortex: 70 % are extended."""
+    assert not any("to the dura" in lesion.source for lesion in small)
+    upper = LAYERS[:, :, 25:]
+    cases = [place_varied_lesions(upper, None, 25.0, np.random.default_rng(seed)) for seed in range(20)]
+    to_dura = [lesions for lesions in cases if "to the dura" in lesions[0].source]
+    assert 7 <= len(to_dura) <= 17
+    for lesions in to_dura:
+        parts = [lesion.mask for lesion in lesions if lesion.source == lesions[0].source]
+        assert np.logical_or.reduce(parts)[:, :, DURA - 26].any()
 
 
 # Thin, deep and at the top
@@ -134,7 +137,7 @@ def test_lacunar_infarcts_are_deep_and_of_a_tenth_to_one_millilitre(small: list[
 
 
 def test_no_lacunar_infarct_is_larger_than_a_millilitre() -> None:
-    assert not any(lesion.source == "lacunar" for lesions in placed(5.0, 40) for lesion in lesions[:1])
+    assert not any(lesion.source == "lacunar" for lesions in placed(5.0, 12) for lesion in lesions[:1])
 
 
 def test_lesions_at_the_convexity_end_at_the_top_of_the_brain(template_head: Head, bank: LesionMasks) -> None:
@@ -160,14 +163,13 @@ def test_lesions_of_a_case_do_not_overlap_and_are_in_the_brain() -> None:
 
 def test_further_lesions_come_on_top_as_many_as_asked_for_on_average() -> None:
     """Some lie in others and are left out."""
-    numbers = [len(lesions) for lesions in placed(0.6, 30, further_lesions=3)]
+    numbers = [len(lesions) for lesions in placed(0.6, 16, further_lesions=3)]
     assert 2.5 < np.mean(numbers) < 4.6
-    assert np.mean([len(lesions) for lesions in placed(0.6, 30)]) < 1.5
 
 
 def test_some_cases_have_lesions_of_more_than_one_age() -> None:
     """A quarter of the large ones are in two parts, a sixth have an older one beside."""
-    cases = placed(30.0, 40)
+    cases = placed(30.0, 24)
     looks = [{lesion.look for lesion in lesions} for lesions in cases]
     assert 0.15 < np.mean([len(of_case) > 1 for of_case in looks]) < 0.6
     parts = [lesions for lesions in cases if len(lesions) > 1 and lesions[0].source == lesions[1].source]

@@ -127,13 +127,22 @@ def test_a_laminar_lesion_is_a_dark_band_in_the_cortex(levels: Levels) -> None:
         assert after[50:70, 30:60, 42].mean() > 0.95 * levels.white
 
 
+def test_a_hollow_strip_of_cortex_is_nearer_to_fluid_than_to_grey_matter(levels: Levels) -> None:
+    """3 mm are too thin for a rim, strands and what is left of the cortex."""
+    band = np.zeros(SHAPE, dtype=bool)
+    band[50:70, 30:60, 45:48] = True
+    for seed in SEEDS:
+        after = painted("cavity", levels, seed, band)
+        assert np.median(after[band]) < (levels.fluid + levels.grey) / 2
+
+
 def test_two_ages_differ_in_one_head() -> None:
     """An old cavity beside a scar, which touch."""
     levels, (old, scar) = CONTRASTS[0], (MASK.copy(), MASK.copy())
     old[:, 40:], scar[:, :40] = False, False
     image = head_of(levels)
-    for mask, look in ((old, "cavity"), (scar, "gliotic")):
-        image = paint_varied_lesion(image, VariedLesion(mask, look, "test"), TISSUE, np.random.default_rng(0))
+    for lesion in (VariedLesion(old, "cavity", "test"), VariedLesion(scar, "gliotic", "test")):
+        image = paint_varied_lesion(image, lesion, TISSUE, np.random.default_rng(0))
     assert np.median(image[scar & IN_WHITE]) > np.median(image[old & IN_WHITE]) + 0.2
 
 
