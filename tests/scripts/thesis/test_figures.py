@@ -12,7 +12,6 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
-from tests.scripts.test_results import write
 
 from bundle.files import stem
 from bundle.metrics import CASE_METRICS
@@ -24,6 +23,7 @@ from scripts.thesis.features import channel_weights, patch_attention, residuals,
 from scripts.thesis.figures import FIGURES, Request
 from scripts.thesis.tables import load_runs
 from tests.conftest import ellipsoid
+from tests.scripts.thesis.test_results import write
 from tests.workflows.conftest import COARSE, FEATURES
 
 SHAPE = (100, 104, 12)
