@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from bundle.checks import check_volume
 from bundle.data.simulate.fields import smooth_noise
+from bundle.data.simulate.white_matter import white_matter_levels, white_matter_mode
 from bundle.errors import InputError, explain
 from bundle.files import replacing
 from bundle.processes import begin_worker
@@ -28,7 +29,7 @@ from bundle.transforms.atlas import atlas_brain, atlas_grid
 from bundle.transforms.intensity import NormalizeHeadIntensity
 from bundle.transforms.registration import AffineToMNI
 
-__all__ = ["Head", "Tissue", "has_skull", "load_head", "load_heads", "white_matter_mode"]
+__all__ = ["Head", "Tissue", "has_skull", "load_head", "load_heads"]
 
 
 class Tissue(IntEnum):
@@ -102,19 +103,6 @@ _CONTRAST = {
 _CONTRAST |= {right: _CONTRAST[left] for left, right in _RIGHT.items()}
 
 
-def white_matter_mode(image: np.ndarray, brain: np.ndarray) -> float:
-    """The most frequent intensity in the brighter half of the brain.
-
-    Args:
-        image: T1w intensities ``(H, W, D)``.
-        brain: boolean mask of the same shape.
-    """
-    values = image[brain]
-    counts, edges = np.histogram(values, bins=64, range=tuple(np.percentile(values, (50, 99.5))))
-    peak = int(ndimage.gaussian_filter1d(counts.astype(float), 2).argmax())
-    return float(edges[peak] + edges[peak + 1]) / 2
-
-
 def _is_label_map(values: np.ndarray) -> bool:
     """Whether both hemispheres' white matter, cortex and ventricles stand in it by FreeSurfer's codes."""
     codes = np.unique(values)
@@ -156,10 +144,12 @@ def _tissue_of_labels(labels: np.ndarray) -> np.ndarray:
     return table[labels]
 
 
-def _tissue_of_image(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Tissues by their share of the white matter mode; fluid far inside the brain is ventricle."""
+def _tissue_of_image(image: np.ndarray, brain: np.ndarray, white: np.ndarray | float) -> np.ndarray:
+    """Tissues by their share of the white matter's intensity there; fluid far inside the brain is ventricle."""
     tissue = np.where(image > 0, Tissue.OUTSIDE_BRAIN, Tissue.AIR).astype(np.uint8)
     smooth = ndimage.gaussian_filter(image, 0.5, truncate=2)
+    if not isinstance(white, float):
+        smooth = smooth / white
     tissue[brain] = np.digitize(smooth[brain], (0.45, 0.82)) + Tissue.CSF
     deep = ndimage.distance_transform_edt(ndimage.binary_closing(brain, iterations=3)) > 22
     seeds = ndimage.binary_opening((tissue == Tissue.CSF) & deep)
@@ -222,8 +212,9 @@ def load_head(file: str) -> Head:
         return Head(name, _tissue_of_labels(labels), labels=labels)
     image = _on_atlas_grid(AffineToMNI()(NormalizeHeadIntensity()(volume)), nearest=False)
     brain = _brain_of_image(image)
-    image = (image / white_matter_mode(image, brain)).astype(np.float32)
-    return Head(name, _tissue_of_image(image, brain), image=image)
+    level, white = white_matter_levels(image, brain)
+    image = (image / level).astype(np.float32)
+    return Head(name, _tissue_of_image(image, brain, white), image=image)
 
 
 def _cached_head(file: str, cache_dir: Path | None) -> Head:

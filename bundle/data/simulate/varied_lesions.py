@@ -88,7 +88,7 @@ def _depth_mm(tissue: np.ndarray) -> np.ndarray:
 def _sides(lesion: np.ndarray) -> np.ndarray:
     """The hemispheres that a lesion is in, ``(H, 1, 1)``."""
     right = np.arange(len(lesion)) > (len(lesion) - 1) / 2
-    across: np.ndarray = lesion.any(axis=(1, 2))
+    across = np.asarray(lesion.any(axis=(1, 2)))
     return np.where(right, across[right].any(), across[~right].any())[:, None, None]
 
 

@@ -10,7 +10,8 @@ import pytest
 from scipy import ndimage
 
 from bundle.data.simulate import Head, Tissue, load_head, load_heads, tissues
-from bundle.data.simulate.tissues import white_matter_mode
+from bundle.data.simulate.fields import smooth_noise
+from bundle.data.simulate.white_matter import white_matter_levels, white_matter_mode
 from bundle.errors import InputError
 from bundle.transforms import atlas_brain
 from tests.conftest import WriteNifti
@@ -174,6 +175,20 @@ def test_without_a_head_nothing_can_be_simulated() -> None:
 def test_the_white_matter_mode_is_the_value_of_white_matter() -> None:
     values = np.repeat([0.3, 0.7, 1.0], [2000, 4000, 6000]) + np.random.default_rng(0).normal(0, 0.03, 12000)
     assert white_matter_mode(values, np.ones(12000, dtype=bool)) == pytest.approx(1.0, abs=0.03)
+
+
+def test_white_matter_is_found_where_a_bias_field_has_levelled_its_peak(template_head: Head) -> None:
+    """White matter of very different brightness beside grey matter, which is the highest peak of the histogram."""
+    assert template_head.image is not None
+    tissue = template_head.tissue
+    brain, white = tissue >= Tissue.CSF, tissue == Tissue.WHITE
+    assert white_matter_levels(template_head.image, brain) == (white_matter_mode(template_head.image, brain), 1.0)
+    field = np.exp(0.2 * smooth_noise(np.random.default_rng(0), tissue.shape, 70.0))
+    image = np.where(white, field, 0.65 * brain).astype(np.float32)
+    assert white_matter_mode(image, brain) < 0.8
+    level, local = white_matter_levels(image, brain)
+    assert level == pytest.approx(np.median(image[white]), rel=0.05)
+    assert (image / level / local)[white].std() < 0.75 * (image / level)[white].std()
 
 
 # Heads that are kept
