@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bundle.errors import InputError
-from bundle.handlers import read_settings
+from bundle.weights import read_settings
 from scripts.average import average
 
 SETTINGS = {"space": "mni", "spacing_mm": 2.0, "box": "brain", "slice_size": 96, "offsets": [-2, -1, 0, 1]}
