@@ -101,7 +101,7 @@ def test_frames_out_of_order_are_refused_where_they_would_be_put_wrong(
 ) -> None:
     shuffled = [head_series[number] for number in np.random.default_rng(1).permutation(48)]
     folder = save([enhanced(shuffled)], tmp_path / "scan")
-    with pytest.raises(InputError, match=r"mm from where its slices lie: .* or its frames are out of order"):
+    with pytest.raises(InputError, match=r"mm from the positions of its slices: .* or its frames are out of order"):
         convert(folder, tmp_path / "image.nii.gz")
 
 
@@ -129,7 +129,7 @@ def test_an_image_on_another_grid_is_refused(head_series: list[Dataset], tmp_pat
     image, slices, _ = convert(folder, tmp_path / "image.nii.gz")
     shifted = image.affine.copy()
     shifted[0, 3] += 0.2
-    said = re.escape(f"The series in {folder} converts to voxels up to 0.20 mm from where its slices lie")
+    said = re.escape(f"The series in {folder} converts to voxels up to 0.20 mm from the positions of its slices")
     with pytest.raises(InputError, match=said):
         to_slices(nib.Nifti1Image(np.asarray(image.dataobj), shifted), slices, folder)
     with pytest.raises(InputError, match=r"converts to \(47, 64, 64\) voxels, its slices have \(48, 64, 64\)"):

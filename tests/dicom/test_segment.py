@@ -110,7 +110,7 @@ def test_a_folder_of_studies_and_images_is_one_batch(mixed: Path, tmp_path: Path
         "cut.dcm": "failed",
     }
     assert "t2 only holds no T1w series (series 9 (T2): its name says 'T2')" in found["t2 only/study"]["error"]
-    assert "gap lacks 1 slices (47 are there, 3.60 mm apart)" in found["gap/study"]["error"]
+    assert "gap lacks 1 of 48 slices (3.60 mm apart)" in found["gap/study"]["error"]
     assert "cut.dcm has no StudyInstanceUID: it is a damaged DICOM file" in found["cut.dcm"]["error"]
     with (output / "volumes.tsv").open(newline="") as stream:
         assert {row["name"] for row in csv.DictReader(stream, delimiter="\t")} == set(found)

@@ -51,7 +51,7 @@ def test_of_a_study_the_native_t1w_series_is_taken_and_the_reasons_are_told(
     assert choice.lines() == [
         "taken: series 5 (SAG MPRAGE 220 FOV): T1w, 48 slices of 3.6 mm",
         f"passed over: series 1 (3-plane): series 1 (3-plane) in {tmp_path}/1 has slices in several directions: a "
-        "localizer or several stacks, no single volume.",
+        "localizer or several stacks, not one volume.",
         "passed over: series 2 (AX T2 TSE): its name says 'T2'",
         "passed over: series 3 (AX unnamed): its echo time is 95 ms, 15 or less are T1w",
         "passed over: series 4 (SAG DARK-FLUID): its name says 'DARK-FLUID'",

@@ -69,12 +69,12 @@ def ct(series: list[Dataset]) -> list[Dataset]:
 
 
 BROKEN: dict[str, tuple[Change, str]] = {
-    "one slice is missing": (lambda series: series[:20] + series[21:], "lacks 1 slices (47 are there, 3.60 mm apart)"),
-    "seven are": (lambda series: series[:9] + series[12:30] + series[34:], "lacks 7 slices (41 are there, 3.60 mm"),
+    "one slice is missing": (lambda series: series[:20] + series[21:], "lacks 1 of 48 slices (3.60 mm apart)"),
+    "seven are": (lambda series: series[:9] + series[12:30] + series[34:], "lacks 7 of 48 slices (3.60 mm"),
     "slices across": (lambda series: [*series[:40], *map(turned, series[40:])], "has slices in several directions"),
     "one uid, two images": (another_image, "has two different images of one UID: "),
-    "two echoes": (echoes, "has 48 slices where another one lies: several echoes, time points or copies"),
-    "frames in time": (in_time, "has 48 slices where another one lies"),
+    "two echoes": (echoes, "has 48 slices in the position of another: several echoes, time points or copies"),
+    "frames in time": (in_time, "has 48 slices in the position of another"),
     "two multi-frame objects": (
         lambda series: [enhanced(series), enhanced(series)],
         "holds 2 objects, multi-frame ones among them",
@@ -87,8 +87,8 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "uneven slices": (moved, "has slices 3.60 to 4.50 mm apart: equal distances are expected"),
     "seven slices": (lambda series: series[:7], "has 7 slices: a head of at least 8 is expected"),
-    "no place": (without("ImagePositionPatient"), "does not say where its slices lie (ImagePositionPatient)"),
-    "no size": (without("PixelSpacing"), "does not say where its slices lie (PixelSpacing)"),
+    "no place": (without("ImagePositionPatient"), "does not give the positions of its slices (ImagePositionPatient)"),
+    "no size": (without("PixelSpacing"), "does not give the positions of its slices (PixelSpacing)"),
     "ct": (ct, "is of modality CT: MR is expected"),
 }
 
