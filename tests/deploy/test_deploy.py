@@ -115,14 +115,14 @@ def two_studies(series: list[Dataset]) -> list[Dataset]:
 
 
 REFUSED: dict[str, tuple[Callable[[list[Dataset]], list[Dataset]], str]] = {
-    "a slice is missing": (lambda series: series[:20] + series[21:], "lacks 1 slices (47 are there, 3.60 mm apart)"),
+    "a slice is missing": (lambda series: series[:20] + series[21:], "lacks 1 of 48 slices (3.60 mm apart)"),
     "no T1w series": (
         lambda series: another(series, 9, "T2"),
         "holds no T1w series (series 9 (T2): its name says 'T2'",
     ),
     "two studies": (two_studies, "holds 2 DICOM studies: one is expected; scripts.segment takes many."),
-    "multi-frame": (lambda series: [enhanced(series)], "is multi-frame, which MONAI Deploy cannot read: scripts.segm"),
-    "oblong pixels": (oblong, "has pixels of 3.4375 x 4 mm, which MONAI Deploy takes the wrong way round where they"),
+    "multi-frame": (lambda series: [enhanced(series)], "is multi-frame, which MONAI Deploy cannot read: use scripts.s"),
+    "oblong pixels": (oblong, "has pixels of 3.4375 x 4 mm, which MONAI Deploy cannot read: use scripts.segment."),
     "nothing": (lambda series: [], "holds 0 DICOM studies: one is expected"),
 }
 

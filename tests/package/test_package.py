@@ -74,6 +74,7 @@ def test_the_zip_holds_the_folder_file_by_file(package: tuple[Path, Path]) -> No
         "models/model.json",
         "models/model.pt",
         "requirements.txt",
+        "scripts/command.py",
         "scripts/segment.py",
     ],
 )
@@ -87,7 +88,8 @@ def test_all_code_that_configs_name_is_there(packaged: Path) -> None:
 
 def test_nothing_else_is_there(packaged: Path) -> None:
     parts = {"LICENSE", "bundle", "configs", "docs", "models", "scripts"}
-    assert {path.name for path in packaged.iterdir()} == parts | set(REQUIREMENTS)
+    assert {path.name for path in packaged.iterdir()} == parts | {"requirements", "requirements.txt"}
+    assert {f"requirements/{path.name}" for path in (packaged / "requirements").iterdir()} == set(REQUIREMENTS[1:])
     unwanted = re.compile(
         r"(^|/)(\.|__pycache__|tests?/|test_|conftest|benchmarks)|\.(pyc|nii|nii\.gz|mgz|zip|ts|log)$"
     )
@@ -147,9 +149,9 @@ def test_commands_of_a_page_are_in_the_package(page: str, packaged: Path) -> Non
 def small(tmp_path: Path) -> Path:
     """A copy of the bundle with weights of a few bytes."""
     root = tmp_path / "small"
-    for part in ("bundle", "configs", "docs", "scripts"):
+    for part in ("bundle", "configs", "docs", "requirements", "scripts"):
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("LICENSE", *REQUIREMENTS):
+    for file in ("LICENSE", "requirements.txt"):
         shutil.copy(ROOT / file, root)
     (root / "models").mkdir()
     shutil.copy(ROOT / "models" / "model.json", root / "models")
@@ -184,7 +186,7 @@ def test_a_package_replaces_an_earlier_one_and_leaves_nothing_else(small: Path, 
 def test_a_file_of_the_user_s_is_not_lost(small: Path, tmp_path: Path) -> None:
     folder, _ = write_package(small, tmp_path)
     (folder / "models" / "mine.pt").write_bytes(b"my own")
-    with pytest.raises(InputError, match=r"models/mine\.pt is no part of the package and would be lost: move it"):
+    with pytest.raises(InputError, match=r"models/mine\.pt is not part of the package and would be lost: move it"):
         write_package(small, tmp_path)
     assert (folder / "models" / "mine.pt").read_bytes() == b"my own"
 
