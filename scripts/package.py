@@ -22,24 +22,12 @@ NAME = "stroke_lesion_t1w_segmentation"
 # Commands for inference and training. Those of the thesis and of this repository's own pages are left out.
 _COMMANDS = ("curve", "demo", "deploy", "dicom_receiver", "export", "picture", "prepare", "segment", "simulate")
 _PARTS = (
-    "LICENSE",
-    "bundle/**/*.py",
-    "bundle/transforms/mni152/*",
-    "bundle/volumes/niivue/*",
-    "bundle/volumes/templates/*",
-    "configs/**/*.json",
-    "configs/logging.conf",
-    "docs/*.md",
-    "docs/*.png",
-    "docs/*.svg",
-    "docs/data_license.txt",
-    "models/model.json",
-    "models/model.pt",
+    *("LICENSE", "configs/**/*.json", "configs/logging.conf", "models/model.json", "models/model.pt"),
+    *("bundle/**/*.py", "bundle/transforms/mni152/*", "bundle/volumes/niivue/*", "bundle/volumes/templates/*"),
+    *("docs/*.md", "docs/*.png", "docs/*.svg", "docs/data_license.txt"),
     "requirements.txt",
     *(f"requirements/{job}.txt" for job in ("deploy", "dicom", "label", "onnx", "openvino", "ray")),
-    "scripts/__init__.py",
-    "scripts/command.py",
-    *(f"scripts/{command}.py" for command in _COMMANDS),
+    *(f"scripts/{module}.py" for module in ("__init__", "command", *_COMMANDS)),
 )
 _MIB = 1 << 20
 _LARGEST_MIB = 25  # of a file in the Model Zoo's repository, by its CONTRIBUTING.md

@@ -129,11 +129,10 @@ def segment_study(batch: VolumeBatch, folder: Path, structured_report: bool = Fa
     """
     output = batch.ledger.output
     files = find_dicom_files(folder, output)
-    studies = find_studies(files, folder.parent, output, structured_report=structured_report)
-    for study in studies:
-        for line in study.lines:
-            _log.info("%s", line)
-    records = batch.run([study.volume for study in studies])
+    volumes, lines = find_studies(files, folder.parent, output, structured_report=structured_report)
+    for line in lines:
+        _log.info("%s", line)
+    records = batch.run(volumes)
     made = [output / file for record in records for file in record.get("files", ()) if file.endswith(".dcm")]
     return made, " ".join(record["error"] for record in records if record["error"])
 

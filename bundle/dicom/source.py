@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nib
 from pydicom.dataset import Dataset
@@ -24,7 +23,7 @@ from bundle.files import replacing
 from bundle.volumes.inputs import Algorithm, VolumeInput, file_hash
 from bundle.volumes.lesion_table import VolumeLesion
 
-__all__ = ["DicomVolume", "RefusedVolume", "StudyInput", "find_studies"]
+__all__ = ["DicomVolume", "RefusedVolume", "find_studies"]
 
 
 @dataclass(frozen=True)
@@ -88,20 +87,6 @@ class RefusedVolume(VolumeInput):
         raise InputError(self.refusal)
 
 
-class StudyInput(NamedTuple):
-    """A study, or a file that cannot be read, as a volume of a batch.
-
-    Args:
-        volume: its T1w series, or a volume that fails with the reason why there is none.
-        folder: where it is.
-        lines: for the log, which series is taken and which are passed over, and why.
-    """
-
-    volume: VolumeInput
-    folder: Path
-    lines: list[str]
-
-
 def _choose(study: Sequence[Series], asked: str | None, base: Path) -> tuple[Choice | str, str]:
     """Return the choice, or the reason why there is none, and a name: the folder below the base, and the series."""
     try:
@@ -120,7 +105,7 @@ def find_studies(
     asked: str | None = None,
     taken: Iterable[str] = (),
     structured_report: bool = False,
-) -> list[StudyInput]:
+) -> tuple[list[VolumeInput], list[str]]:
     """Find one volume for each study, and a failed one for each file that cannot be read: it may be a slice of any.
 
     Args:
@@ -130,6 +115,9 @@ def find_studies(
         asked: the number or UID of the series to take of each study, whatever the rules say.
         taken: names of the other volumes of the batch.
         structured_report: write the volumes of the lesions as structured reports too.
+
+    Returns:
+        the volumes; and a line for each series, for the log, on whether it is taken and why.
     """
     base = Path(os.path.normpath(Path(source).absolute()))
     base = base if base.is_dir() else base.parent
@@ -137,17 +125,16 @@ def find_studies(
     studies = [list(group) for _, group in groupby(found, key=lambda series: series.study_uid)]
     chosen = [_choose(study, asked, base) for study in studies]
     counts = Counter(name.casefold() for name in (*(name for _, name in chosen), *taken))
-    inputs: list[StudyInput] = []
+    volumes, lines = list[VolumeInput](), list[str]()
     for study, (choice, name) in zip(studies, chosen, strict=True):
         if counts[name.casefold()] > 1:  # all that share a name get a hash, so that no name depends on the order
             name += f"-{hashlib.sha256(study[0].study_uid.encode()).hexdigest()[:8]}"
         image = output / "images" / f"{name}.nii.gz"
         if isinstance(choice, str):
-            inputs.append(StudyInput(RefusedVolume(image, name, choice), study[0].folder, []))
+            volumes.append(RefusedVolume(image, name, choice))
         else:
-            volume = DicomVolume(image, name, tuple(choice.series.files), choice.slices, structured_report)
-            inputs.append(StudyInput(volume, study[0].folder, choice.lines()))
-    for file, sentence in faults.items():
-        refused = RefusedVolume(file, file.relative_to(base).as_posix(), sentence)
-        inputs.append(StudyInput(refused, file.parent, []))
-    return inputs
+            instances = tuple(choice.series.files)
+            volumes.append(DicomVolume(image, name, instances, choice.slices, structured_report))
+            lines += [f"{study[0].folder}: {line}" for line in choice.lines()]
+    volumes += [RefusedVolume(file, file.relative_to(base).as_posix(), fault) for file, fault in faults.items()]
+    return volumes, lines

@@ -1,4 +1,4 @@
-"""``python -m scripts.prepare``: the datalists it writes, twice the same, what it prints and what it refuses."""
+"""``python -m scripts.prepare``: the datalists that it writes, what it prints and what it refuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TWO_SESSIONS, TWO_MASKS = range(9), range(100, 120)
 
 
 def save(path: Path, voxels: int = 0, value: float = 1, affine: np.ndarray = MNI) -> Path:
-    """An image, or a mask with so many voxels."""
+    """Write an image, or a mask with this many voxels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     if voxels:
@@ -32,7 +32,7 @@ def save(path: Path, voxels: int = 0, value: float = 1, affine: np.ndarray = MNI
 
 
 def atlas_r1(root: Path, subjects: range) -> Path:
-    """ATLAS R1.1 in miniature: nine sites, the first nine subjects with two sessions, some cases with two masks."""
+    """Make a small ATLAS R1.1: nine sites, the first nine subjects with two sessions, some cases with two masks."""
     for number in subjects:
         for session in ("t01", "t02") if number in TWO_SESSIONS else ("t01",):
             subject = f"{31768 + number:06d}"
@@ -227,7 +227,7 @@ def test_all_problems_are_listed_and_no_datalist_is_written(small: Path, tmp_pat
 
 
 def bids(root: Path, sessions: int, unlabelled: int = 0) -> Path:
-    """Subjects with two sessions each, the last ones without masks."""
+    """Make subjects with two sessions each, the last ones without masks."""
     for number in range(sessions):
         name = f"sub-{number // 2}_ses-{number % 2}"
         save(root / f"sub-{number // 2}/ses-{number % 2}/anat/{name}_T1w.nii.gz")
@@ -270,7 +270,7 @@ def test_folds_without_the_split_into_folds_are_refused(small: Path, tmp_path: P
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The module run as a program, in this process."""
+    """A function that runs the module as a program, in this process."""
 
     def run(*words: object) -> None:
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
@@ -292,7 +292,7 @@ def test_the_command_writes_a_datalist(small: Path, tmp_path: Path, command: Cal
     ]
 
 
-def test_the_command_ends_with_1_and_a_sentence(
+def test_an_error_ends_the_command_with_code_1_and_a_sentence(
     tmp_path: Path, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
