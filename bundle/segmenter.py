@@ -198,9 +198,8 @@ def _find(source: str, output: Path, options: SegmentOptions) -> tuple[list[Volu
 
     images = find_volumes(source, output, may_be_none=True) if Path(source).is_dir() else []
     names = [volume.name for volume in images]
-    studies = find_studies(files, source, output, options.series, names, options.structured_report)
-    lines = [f"{study.folder}: {line}" for study in studies for line in study.lines]
-    return [*images, *(study.volume for study in studies)], lines
+    studies, lines = find_studies(files, source, output, options.series, names, options.structured_report)
+    return [*images, *studies], lines
 
 
 def _identity(batch: VolumeBatch, backend: str) -> dict[str, str]:

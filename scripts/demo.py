@@ -1,4 +1,4 @@
-"""The bundle at work on the MNI head with simulated lesions: ``python -m scripts.demo OUTPUT``."""
+"""A demonstration on the MNI head with simulated lesions: ``python -m scripts.demo OUTPUT``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from bundle.files import bundle_root
+from bundle.files import bundle_root, stem
 from scripts.command import run_command
 
 __all__ = ["demo"]
@@ -18,7 +18,7 @@ _VOLUMES_ML = (12.0, 35.0, 90.0)
 
 
 def _simulate(images: Path, labels: Path) -> None:
-    """Places simulated lesions of three sizes in the MNI head."""
+    """Place simulated lesions of three sizes in the MNI head."""
     from bundle.data.simulate import load_head, simulate_case
     from bundle.transforms import TEMPLATE, atlas_grid
 
@@ -33,7 +33,7 @@ def _simulate(images: Path, labels: Path) -> None:
 
 
 def _segment(images: Path, masks: Path) -> None:
-    """Runs configs/inference.json, as ``python -m monai.bundle run`` does."""
+    """Run configs/inference.json, as ``python -m monai.bundle run`` does."""
     from monai.bundle import ConfigWorkflow
 
     config = Path(bundle_root()) / "configs" / "inference.json"
@@ -43,14 +43,10 @@ def _segment(images: Path, masks: Path) -> None:
     workflow.finalize()
 
 
-def _voxels(path: Path) -> np.ndarray:
-    return np.asarray(nib.load(path).dataobj)
-
-
 def demo(output: str = "demo") -> None:
-    """Simulates lesions in the MNI head, segments them, and writes masks, a table and a picture to OUTPUT.
+    """Simulate lesions in the MNI head, segment them, and write masks, a table and a picture to OUTPUT.
 
-    The lesions are simulated: the numbers show that the software works, not how well it does on patients.
+    The numbers show that the software works, not how accurate it is on patients.
 
     Args:
         output: the folder to write to.
@@ -64,14 +60,12 @@ def demo(output: str = "demo") -> None:
     rows = _compare(images, labels, masks, folder)
     print(f"\nSimulated lesions, segmented with {Path(bundle_root()) / 'models' / 'model.pt'}:")
     for row in rows:
-        print(
-            f"  {row['case']:<28} DSC {row['dsc']:.3f}  {row['volume_ml']:6.1f} mL of {row['true_volume_ml']:6.1f} mL"
-        )
+        print("  {case:<28} DSC {dsc:.3f}  {volume_ml:6.1f} mL of {true_volume_ml:6.1f} mL".format(**row))
     print(f"Masks: {masks}\nTable: {folder / 'cases.csv'}\nPicture: {folder / 'montage.png'}")
 
 
 def _compare(images: Path, labels: Path, masks: Path, folder: Path) -> list[dict[str, Any]]:
-    """Writes a table and a picture of the masks against the truth; returns the rows of the table."""
+    """Write a table and a picture of the masks against the truth, and return the rows of the table."""
     import torch
 
     from bundle.metrics import case_metrics
@@ -80,13 +74,13 @@ def _compare(images: Path, labels: Path, masks: Path, folder: Path) -> list[dict
     rows: list[dict[str, Any]] = []
     cases = {}
     for file in sorted(images.iterdir()):
-        mask_file = masks / file.name.replace(".nii.gz", "_lesion.nii.gz")
-        image, truth, mask = _voxels(file), _voxels(labels / file.name), _voxels(mask_file)
+        name = stem(file)
+        volumes = (nib.load(path) for path in (file, labels / file.name, masks / f"{name}_lesion.nii.gz"))
+        image, truth, mask = (np.asarray(volume.dataobj) for volume in volumes)
         spacing_mm = nib.load(file).header.get_zooms()
         metrics = case_metrics(torch.from_numpy(mask), torch.from_numpy(truth), spacing_mm)
         rows.append({"case": file.name, **metrics})
-        title = file.name.removesuffix(".nii.gz").replace("_", " ")
-        cases[f"{title}\nDSC {metrics['dsc']:.2f}"] = (image, truth, mask)
+        cases[f"{name.replace('_', ' ')}\nDSC {metrics['dsc']:.2f}"] = (image, truth, mask)
     with (folder / "cases.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""A DICOM study to a DICOM segmentation by the MONAI Deploy App SDK: ``python -m scripts.deploy STUDY OUTPUT``."""
+"""Segmentation of a DICOM study with the MONAI Deploy App SDK: ``python -m scripts.deploy STUDY OUTPUT``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["deploy"]
 
 
 def deploy(study: str, output: str, series: str | None = None, overlays: Sequence[str] = ()) -> None:
-    """Segments stroke lesions in the T1w series of a DICOM study, by the SDK's operators. Not for clinical use.
+    """Segment stroke lesions in the T1w series of a DICOM study with the SDK's operators. Not for clinical use.
 
-    They run the folder of the bundle that this command is in, and write OUTPUT/<SOPInstanceUID>.dcm. Which series is
-    taken, and why, is told (docs/dicom.md).
+    The operators run the bundle in the folder of this command and write OUTPUT/<SOPInstanceUID>.dcm. The series that is
+    taken, and why, is printed (docs/dicom.md).
 
     Args:
-        study: a folder of DICOM files, or one of its subfolders; other files may lie beside them.
+        study: a folder with DICOM files, also in subfolders; other files are ignored.
         output: the folder of the segmentation.
-        series: number or SeriesInstanceUID of the series that is taken, whatever it is called.
-        overlays: "[name]" takes the values of configs/name.json in place of those of configs/inference.json.
+        series: number or SeriesInstanceUID of the series to take, whatever it is called.
+        overlays: "[name]" replaces values of configs/inference.json with those of configs/name.json.
     """
     if find_spec("monai.deploy") is None:
         raise InputError("The MONAI Deploy App SDK is not installed: pip install -r requirements/deploy.txt")
@@ -37,11 +37,11 @@ def deploy(study: str, output: str, series: str | None = None, overlays: Sequenc
     keep_to_quota()
     target = Path(output).resolve()
     found, faults = read_series(find_dicom_files(study, target))
-    for fault in faults.values():  # it could be a slice of the series
-        raise InputError(fault)
-    studies = {one.study_uid for one in found}
-    if len(studies) != 1:
-        raise InputError(f"{study} holds {len(studies)} DICOM studies: one is expected; scripts.segment takes many.")
+    if faults:  # the file may be a slice of the series
+        raise InputError(next(iter(faults.values())))
+    count = len({one.study_uid for one in found})
+    if count != 1:
+        raise InputError(f"{study} holds {count} DICOM studies: one is expected; scripts.segment takes many.")
     choice = choose_series(found, series)
     print("\n".join(choice.lines()))
     segmentation = segment_series(choice.series, target, overlays)

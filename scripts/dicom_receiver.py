@@ -1,4 +1,4 @@
-"""A DICOM node that segments what it is sent: ``python -m scripts.dicom_receiver SPOOL --peer PACS@10.0.0.7:104``."""
+"""A DICOM node that segments what it gets: ``python -m scripts.dicom_receiver SPOOL --peer PACS@10.0.0.7:104``."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ def receive(
     space: str | None = None,
     backend: BackendName = "auto",
 ) -> None:
-    """Receives DICOM studies, segments stroke lesions in the T1w series of each, and sends the masks back.
+    """Receive DICOM studies, segment stroke lesions in the T1w series of each, and send the masks back.
 
-    Not for clinical use. Each study that is complete gets the results of scripts.segment in SPOOL/results, and its
-    DICOM segmentation is sent to the peer. What is received but not segmented, or segmented but not sent, is taken up
-    again at the next start, however the last one ended. A study that cannot be used gets a sentence in
-    SPOOL/results/segment.log and in SPOOL/states. Ctrl-C ends it.
+    Not for clinical use. The results of each complete study are written to SPOOL/results as by scripts.segment, and its
+    DICOM segmentation is sent to the peer. After any interruption, the next start continues with the studies that were
+    not segmented or not sent. Why a study cannot be segmented is written to SPOOL/results/segment.log and
+    SPOOL/states. Ctrl-C stops the command.
 
     Args:
-        spool: the folder of all that it keeps.
-        peer: AE_TITLE@HOST:PORT of the node that gets the masks; it may send studies, too.
-        senders: AE_TITLE@HOST of others that may send studies, with commas between them. Nobody else is answered.
-        ae_title: of this node.
-        host: address to listen at; 0.0.0.0 for all of this computer's.
-        port: to listen at.
-        quiet_seconds: a study is complete when nothing of it has come for so long.
-        keep_days: how long instances are kept after their study's masks were sent.
-        structured_report: send the volumes of the lesions as a structured report (TID 1500), too.
-        threshold: probability from which a voxel is lesion; that of the weights unless given.
-        smallest_lesion_ml: smaller lesions are left out.
-        on_failure: of the registration to MNI space: "raise" fails the study, "native" segments it where it lies.
-        weights: other weights than models/model.pt.
+        spool: the folder of received studies, their states and results.
+        peer: AE_TITLE@HOST:PORT of the node that gets the masks; it may send studies too.
+        senders: AE_TITLE@HOST of other nodes that may send studies, separated by commas. All others are rejected.
+        ae_title: the title of this node.
+        host: the address to listen at; 0.0.0.0 for all addresses of this computer.
+        port: the port to listen at.
+        quiet_seconds: a study is complete when no instance of it has arrived for this long.
+        keep_days: how long instances are kept after the masks of their study were sent.
+        structured_report: send the volumes of the lesions as a structured report (TID 1500) too.
+        threshold: the probability from which a voxel is lesion; by default the threshold of the weights.
+        smallest_lesion_ml: smaller lesions are removed.
+        on_failure: of the registration to MNI space: "raise" fails the study, "native" segments it unregistered.
+        weights: a file of weights instead of models/model.pt.
         space: "native" for weights that were trained without registration.
-        backend: "openvino" (pip install -r requirements/openvino.txt) or "torch"; "auto" takes the first where it is
+        backend: "openvino" (pip install -r requirements/openvino.txt) or "torch"; "auto" is openvino if it is
             installed.
     """
-    arguments = locals()
+    options = locals()
     from bundle.dicom.files import check_installed
 
     check_installed()
@@ -76,7 +76,7 @@ def receive(
     others = [Peer.parse(sender) for sender in senders.split(",") if sender.strip()]
     folder = Path(spool).resolve()
     kept, results = Spool(folder), folder / "results"
-    batch, _ = make_batch(SegmentOptions.from_arguments(arguments), results)
+    batch, _ = make_batch(SegmentOptions.from_arguments(options), results)
     begin_output(results, alone=True)
     logging.getLogger("bundle").addHandler(logging.StreamHandler())
     segment = partial(segment_study, batch, structured_report=structured_report)
@@ -91,7 +91,7 @@ def _serve(receiver: Receiver) -> None:
     try:
         receiver.run(threading.Event())
     except KeyboardInterrupt:
-        print("Stopped: the next start goes on from here.", file=sys.stderr)
+        print("Stopped: the next start continues from here.", file=sys.stderr)
 
 
 if __name__ == "__main__":

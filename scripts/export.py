@@ -1,4 +1,4 @@
-"""The network for OpenVINO's own tools and servers: ``python -m scripts.export FILE.xml``."""
+"""Export of the network for OpenVINO's own tools and servers: ``python -m scripts.export FILE.xml``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["export"]
 
 
 def export(file: str, weights: str | None = None) -> None:
-    """Writes the network as OpenVINO's FILE.xml and, beside it, FILE.bin.
+    """Write the network as OpenVINO's FILE.xml and, beside it, FILE.bin.
 
-    It takes stacks of slices, float32 (B, 4, H, W), H and W multiples of 16 and at least 96, prepared as
-    configs/inference.json does, and gives logits (B, 1, H, W).
+    Its input are stacks of slices, float32 (B, 4, H, W), with H and W multiples of 16 and at least 96, preprocessed as
+    in configs/inference.json; its output are logits (B, 1, H, W).
 
     Args:
-        file: to write, ending in .xml; a file that is there is replaced.
-        weights: other than models/model.pt.
+        file: the file to write, ending in .xml; an existing file is replaced.
+        weights: a file of weights instead of models/model.pt.
     """
     target = Path(file)
     if target.suffix != ".xml":
@@ -34,8 +34,7 @@ def export(file: str, weights: str | None = None) -> None:
 
     network = load_network(SegmentOptions(weights=weights).config(device="cpu"))
     assert isinstance(network, SliceStackUNet)  # as the config has it
-    model = convert_to_openvino(inference_form(network))
-    structure, weights_bytes = openvino_files(model)
+    structure, weights_bytes = openvino_files(convert_to_openvino(inference_form(network)))
     with replacing(target.with_suffix(".bin")) as unfinished:
         unfinished.write_bytes(weights_bytes)
     write_atomically(structure, target)

@@ -1,4 +1,4 @@
-"""A mask on its image, as a PNG: ``python -m scripts.picture IMAGE MASK PNG``."""
+"""A picture of a mask on its image: ``python -m scripts.picture IMAGE MASK PNG``."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["picture"]
 
 
 def _read(file: str) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return the voxels in RAS orientation, and their sizes in mm."""
+    """Return the voxels in RAS orientation, and the spacing in mm."""
     try:
         image = nib.as_closest_canonical(nib.squeeze_image(nib.load(file)))
         return np.asarray(image.dataobj), image.header.get_zooms()
-    except Exception as error:  # whatever a damaged file makes the reader raise
+    except Exception as error:  # nibabel raises errors of many kinds on a damaged file
         raise InputError(explain(file, error)) from error
 
 
 def picture(image: str, mask: str, png: str, slices: int = 12) -> None:
-    """Writes PNG: axial slices through the whole head with the outline of the mask.
+    """Write a PNG of axial slices through the whole head with the outline of the mask.
 
     Args:
-        image: T1w volume.
-        mask: lesion mask on the image's grid, such as inference writes.
+        image: the T1w volume.
+        mask: a lesion mask on the image's grid, as inference writes it.
         png: the file to write.
-        slices: how many slices are shown.
+        slices: the number of slices to show.
     """
     from bundle.transforms import NormalizeHeadIntensity
     from bundle.volumes.picture import save_lesion_slices, shrink

@@ -1,4 +1,4 @@
-"""A downloaded cohort as checked datalists: ``python -m scripts.prepare LAYOUT SOURCE OUTPUT``."""
+"""Checked datalists of a downloaded cohort: ``python -m scripts.prepare LAYOUT SOURCE OUTPUT``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECTIONS = ("training", "test")
 
 
 def _plan(layout: str, cases: Sequence[Case], split: str, seed: int, folds: int | None) -> dict[str, dict[str, Any]]:
-    """Each datalist, with cases in place of items."""
+    """Return the datalists by name, with cases in place of items."""
     from bundle.data.cohorts import LAYOUTS, split_cases
 
     if folds is not None and split != "folds":
@@ -37,44 +37,38 @@ def _plan(layout: str, cases: Sequence[Case], split: str, seed: int, folds: int 
     return {name: {**settings, **dict(zip(_SECTIONS, sides, strict=True))} for name, sides in parts.items()}
 
 
-def _names(datalist: dict[str, Any]) -> dict[str, Any]:
-    """A datalist with the cases' names alone, whether it is planned or was read from a file."""
-    named = dict(datalist)
-    for section in _SECTIONS:
-        named[section] = [case["case"] if isinstance(case, dict) else case.name for case in datalist[section]]
-    return named
-
-
-def _keep_what_is_there(file: Path, planned: dict[str, Any]) -> None:
-    """A split is made once: one with other settings or cases must not take its place unseen.
+def _check_unchanged(file: Path, planned: dict[str, Any]) -> None:
+    """Check that a datalist does not replace one with other settings or cases: a split is made once.
 
     Raises:
-        InputError: when the file is there and holds anything else than what is planned.
+        InputError: if the file exists and differs from what is planned.
     """
     if not file.exists():
         return
+    wanted = planned | {section: [case.name for case in planned[section]] for section in _SECTIONS}
     try:
-        there = _names(json.loads(file.read_text(encoding="utf-8")))
+        found = json.loads(file.read_text(encoding="utf-8"))
+        found |= {section: [item["case"] for item in found[section]] for section in _SECTIONS}
     except (ValueError, TypeError, KeyError):
-        there = {}
-    wanted = _names(planned)
-    if changed := [key for key in wanted if there.get(key) != wanted[key]]:
+        found = {}
+    if changed := [key for key in wanted if found.get(key) != wanted[key]]:
         raise InputError(
-            f"{file} is there with other {', '.join(changed)}: choose another folder, or remove it to split anew."
+            f"{file} exists with other {', '.join(changed)}: choose another folder, or remove it to split again."
         )
 
 
 def _item(case: Case, label: Path) -> dict[str, str]:
-    """A case as training reads it; paths are absolute, because the images stay where they are."""
-    facts = {"case": case.name, "subject": case.subject, "session": case.session, "site": case.site}
-    return {"image": str(case.image), "label": str(label), **{key: fact for key, fact in facts.items() if fact}}
+    """Return a case as training reads it; paths are absolute, because the images stay where they are."""
+    facts = {"image": case.image, "label": label, "case": case.name}
+    facts |= {"subject": case.subject, "session": case.session, "site": case.site}
+    return {key: str(fact) for key, fact in facts.items() if fact}
 
 
 def _labels(cohort: Cohort, folder: Path) -> dict[str, tuple[Path, float]]:
-    """Label and volume in mL by case.
+    """Return label and lesion volume in mL by case.
 
     Raises:
-        InputError: one sentence for every problem of the cohort and of its files.
+        InputError: with one sentence for each problem of the cohort and of its files.
     """
     from bundle.data.cohorts import prepare_label
 
@@ -90,23 +84,25 @@ def _labels(cohort: Cohort, folder: Path) -> dict[str, tuple[Path, float]]:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def _summary(layout: str, cohort: Cohort, labels: dict[str, tuple[Path, float]], folder: Path) -> list[str]:
+    """Return lines on the cases, their lesions and labels, and the notes on what was left out."""
     from bundle.data.cohorts import LAYOUTS
 
     title, _, _, released = LAYOUTS[layout]
-    sites = {case.site for case in cohort.cases if case.site}
+    cases = cohort.cases
+    sites = {case.site for case in cases if case.site}
     volumes_ml = [volume_ml for _, volume_ml in labels.values()]
-    made = sum(label.is_relative_to(folder) for label, _ in labels.values())
+    written = sum(label.is_relative_to(folder) for label, _ in labels.values())
+    people = f"{_count(len(cases), 'case')} of {_count(len({case.subject for case in cases}), 'subject')}"
     lines = [
-        f"{title}: {_count(len(cohort.cases), 'case')} of {_count(len({c.subject for c in cohort.cases}), 'subject')}"
-        + (f" at {_count(len(sites), 'site')}" if sites else ""),
+        f"{title}: {people}" + (f" at {_count(len(sites), 'site')}" if sites else ""),
         f"lesions: {min(volumes_ml):.2f} to {max(volumes_ml):.2f} mL, median {statistics.median(volumes_ml):.2f} mL",
-        f"labels: {made} written to {folder}, {len(labels) - made} used where they lie",
+        f"labels: {written} written to {folder}, {len(labels) - written} used in place",
     ]
-    if released not in (None, len(cohort.cases)):
+    if released not in (None, len(cases)):
         lines.append(f"note: the release has {released} cases")
     return lines + cohort.notes
 
@@ -114,31 +110,31 @@ def _summary(layout: str, cohort: Cohort, labels: dict[str, tuple[Path, float]],
 def prepare(
     layout: str, source: str, output: str, split: str = "holdout", seed: int = 0, folds: int | None = None
 ) -> None:
-    """Writes OUTPUT/datalist.json, or OUTPUT/fold_1.json ..., or OUTPUT/without_<site>.json ..., and OUTPUT/labels.
+    """Write OUTPUT/datalist.json, or OUTPUT/fold_1.json ..., or OUTPUT/without_<site>.json ..., and OUTPUT/labels.
 
-    Each has the sections "training" and "test". Every image and mask is checked; all problems are told at once, and
-    then no datalist is written. A case's masks are united in OUTPUT/labels; a single mask of 0 and 1 is used where it
-    lies. SOURCE is only read. The same settings give the same files, byte for byte; a datalist with other settings or
-    cases is never overwritten.
+    Each datalist has the sections "training" and "test". Every image and mask is checked; if there are problems, all
+    are listed and no datalist is written. The masks of a case are united in OUTPUT/labels; a single mask of 0 and 1 is
+    used in place. SOURCE is only read. The same settings give the same files, byte for byte; a datalist with other
+    settings or cases is never overwritten.
 
     Args:
         layout: "atlas_r1", "atlas_r2", "isles_2015", "bids" or "plain".
-        source: the folder that the cohort was unpacked to.
+        source: the folder of the unpacked cohort.
         output: the folder to write to, outside SOURCE.
-        split: "holdout" (8:2 by case), "folds" or "sites" (each site left out once). No subject is on two sides.
-        seed: of the split; "sites" needs none.
-        folds: how many, with "folds"; 5 unless given.
+        split: "holdout" (8:2 by case), "folds" or "sites" (each site left out once). No subject is on both sides.
+        seed: of the split; not used by "sites".
+        folds: the number of folds, with "folds"; 5 by default.
     """
     from bundle.data.cohorts import read_cohort
     from bundle.data.cohorts.splits import wanted_test_cases
 
     target = Path(output).resolve()
     if target.is_relative_to(Path(source).resolve()):
-        raise InputError(f"{output} lies in {source}: choose a folder outside, so that the download stays as it is.")
+        raise InputError(f"{output} is in {source}: choose a folder outside, so that the download stays unchanged.")
     cohort = read_cohort(layout, source)
     planned = {} if cohort.problems else _plan(layout, cohort.cases, split, seed, folds)
     for name, datalist in planned.items():
-        _keep_what_is_there(target / f"{name}.json", datalist)
+        _check_unchanged(target / f"{name}.json", datalist)
     labels = _labels(cohort, target / "labels")
     print(*_summary(layout, cohort, labels, target / "labels"), sep="\n")
     for name, datalist in planned.items():

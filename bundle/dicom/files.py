@@ -1,4 +1,4 @@
-"""Which files are DICOM, found out without the packages that read them."""
+"""Search for DICOM files, without the packages that read them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PACKAGES = ("pydicom", "highdicom", "pynetdicom", "dcm2niix")
 
 
 def check_installed() -> None:
-    """Asks for the packages that DICOM needs.
+    """Check that the packages that DICOM needs are installed.
 
     Raises:
-        InputError: when one of them is not installed.
+        InputError: if one of them is not.
     """
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
@@ -30,9 +30,9 @@ def check_installed() -> None:
 
 
 def _is_dicom(file: Path) -> bool:
-    """By what every DICOM file has behind its preamble; names say little, those of a CD have no suffix."""
+    """Return whether a file has DICOM's magic bytes; the files of a CD have no suffix."""
     try:
-        if not file.is_file():  # a pipe would be waited for
+        if not file.is_file():  # opening a pipe would block
             return False
         with file.open("rb") as stream:
             return stream.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
@@ -41,10 +41,10 @@ def _is_dicom(file: Path) -> bool:
 
 
 def find_dicom_files(source: str | Path, output: str | Path) -> list[Path]:
-    """The DICOM files of a folder and its subfolders, or the one that a source is, in the order of their paths.
+    """Return the DICOM files of a folder and its subfolders, sorted by path, or the source if it is a DICOM file.
 
     Args:
-        source: a file or a folder; anything else holds none. Of a BIDS dataset the images count, not its source data.
+        source: a file or a folder. Of a BIDS dataset only the images are used, not its source data: it has none.
         output: the folder of the results, which is not searched.
     """
     path, outside = Path(os.path.normpath(Path(source).absolute())), Path(output).resolve()

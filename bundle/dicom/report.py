@@ -1,30 +1,17 @@
-"""The volumes of the lesions as a DICOM structured report (TID 1500), which refers to the segmentation."""
+"""The volumes of the lesions as a DICOM structured report (TID 1500) that refers to the segmentation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from highdicom import sr
 from highdicom.seg import Segmentation
-from highdicom.sr import (
-    AlgorithmIdentification,
-    ComprehensiveSR,
-    DeviceObserverIdentifyingAttributes,
-    FindingSite,
-    Measurement,
-    MeasurementReport,
-    MeasurementsAndQualitativeEvaluations,
-    ObservationContext,
-    ObserverContext,
-    ReferencedSegment,
-    SourceSeriesForSegmentation,
-    TrackingIdentifier,
-    VolumetricROIMeasurementsAndQualitativeEvaluations,
-)
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from bundle.dicom.segmentation import INFARCT, NOT_FOR_CLINICAL_USE, SERIES_NUMBER_OFFSET, stable_uid
+from bundle.dicom.segmentation import INFARCT, MANUFACTURER, NOT_FOR_CLINICAL_USE, SERIES_NUMBER_OFFSET, stable_uid
 from bundle.volumes.inputs import Algorithm
 from bundle.volumes.lesion_table import VolumeLesion
 
@@ -35,35 +22,41 @@ _MR_OF_HEAD = Code("24590-2", "LN", "MR Brain")
 _SIDES = {"left": codes.SCT.Left, "right": codes.SCT.Right}
 
 
-def _volume(volume_ml: float) -> Measurement:
-    return Measurement(codes.SCT.Volume, round(volume_ml, 4), _ML)
+def _findings(side: str | None, volume_ml: float, algorithm: Algorithm) -> dict[str, Any]:
+    """Return what a measurement group says of an infarct, of the whole brain or of one component."""
+    parameters = [f"{name}: {value}" for name, value in algorithm.parameters.items()]
+    return {
+        "finding_type": INFARCT,
+        "finding_category": codes.SCT.MorphologicallyAbnormalStructure,
+        "finding_sites": [sr.FindingSite(codes.SCT.Brain, _SIDES.get(side or ""))],
+        "measurements": [sr.Measurement(codes.SCT.Volume, round(volume_ml, 4), _ML)],
+        "algorithm_id": sr.AlgorithmIdentification(algorithm.name, algorithm.version, parameters),
+    }
 
 
-def _whole(segmentation: Segmentation, source: Dataset, volume_ml: float, identity: dict) -> Dataset:
-    """The group of the whole segment."""
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        TrackingIdentifier(segmentation.SegmentSequence[0].TrackingUID, "stroke lesion"),
-        referenced_segment=ReferencedSegment(
+def _measurement_groups(
+    source: Dataset, segmentation: Segmentation, lesions: Sequence[VolumeLesion], algorithm: Algorithm
+) -> list[Dataset]:
+    """Return the group of the whole segment, then one for each component."""
+    uid = segmentation.SOPInstanceUID
+    whole = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        sr.TrackingIdentifier(segmentation.SegmentSequence[0].TrackingUID, "stroke lesion"),
+        referenced_segment=sr.ReferencedSegment(
             segmentation.SOPClassUID,
-            segmentation.SOPInstanceUID,
+            uid,
             segment_number=1,
-            source_series=SourceSeriesForSegmentation(source.SeriesInstanceUID),
+            source_series=sr.SourceSeriesForSegmentation(source.SeriesInstanceUID),
         ),
-        finding_sites=[FindingSite(codes.SCT.Brain)],
-        measurements=[_volume(volume_ml)],
-        **identity,
+        **_findings(None, sum((lesion.volume_ml for lesion in lesions), start=0.0), algorithm),
     )
-
-
-def _piece(lesion: VolumeLesion, segmentation: Segmentation, identity: dict) -> Dataset:
-    """The group of one connected piece, with its side where that is known."""
-    name = f"lesion {lesion.number}"
-    return MeasurementsAndQualitativeEvaluations(
-        TrackingIdentifier(stable_uid(segmentation.SOPInstanceUID, name), name),
-        finding_sites=[FindingSite(codes.SCT.Brain, _SIDES.get(lesion.side))],
-        measurements=[_volume(lesion.volume_ml)],
-        **identity,
+    components = (
+        sr.MeasurementsAndQualitativeEvaluations(
+            sr.TrackingIdentifier(stable_uid(uid, name := f"lesion {lesion.number}"), name),
+            **_findings(lesion.side, lesion.volume_ml, algorithm),
+        )
+        for lesion in lesions
     )
+    return [whole, *components]
 
 
 def make_report(
@@ -71,45 +64,35 @@ def make_report(
     segmentation: Segmentation,
     lesions: Sequence[VolumeLesion],
     algorithm: Algorithm,
-) -> ComprehensiveSR:
-    """The volume of all lesions in mL, and that of each with its side.
+) -> sr.ComprehensiveSR:
+    """Return a report of the volume of all lesions in mL, and of each with its side where that is known.
 
     Args:
-        source: of :func:`bundle.dicom.segmentation.read_source`.
-        segmentation: of :func:`bundle.dicom.segmentation.make_segmentation`.
-        lesions: those of its mask.
+        source: from :func:`bundle.dicom.segmentation.read_source`.
+        segmentation: from :func:`bundle.dicom.segmentation.make_segmentation`.
+        lesions: the connected components of its mask.
         algorithm: what made the mask.
     """
-    device = DeviceObserverIdentifyingAttributes(
+    uid = segmentation.SOPInstanceUID
+    device = sr.DeviceObserverIdentifyingAttributes(
         stable_uid("device", algorithm.name, algorithm.version, algorithm.weights),
-        name=f"Stroke lesion bundle, {NOT_FOR_CLINICAL_USE}",
+        name=f"{MANUFACTURER}, {NOT_FOR_CLINICAL_USE}",
         model_name=algorithm.name,
     )
-    identity = {
-        "finding_type": INFARCT,
-        "finding_category": codes.SCT.MorphologicallyAbnormalStructure,
-        "algorithm_id": AlgorithmIdentification(
-            algorithm.name, algorithm.version, [f"{name}: {value}" for name, value in algorithm.parameters.items()]
-        ),
-    }
-    volume_ml = sum((lesion.volume_ml for lesion in lesions), start=0.0)
-    content = MeasurementReport(
-        ObservationContext(observer_device_context=ObserverContext(codes.DCM.Device, device)),
+    content = sr.MeasurementReport(
+        sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device)),
         _MR_OF_HEAD,
-        [
-            _whole(segmentation, source[0], volume_ml, identity),
-            *(_piece(lesion, segmentation, identity) for lesion in lesions),
-        ],
+        _measurement_groups(source[0], segmentation, lesions, algorithm),
         title=codes.DCM.ImagingMeasurementReport,
     )
-    return ComprehensiveSR(
+    return sr.ComprehensiveSR(
         [*source, segmentation],
         content,
-        series_instance_uid=stable_uid("report series", segmentation.SOPInstanceUID),
+        series_instance_uid=stable_uid("report series", uid),
         series_number=int(segmentation.SeriesNumber) + SERIES_NUMBER_OFFSET,
-        sop_instance_uid=stable_uid("report", segmentation.SOPInstanceUID),
+        sop_instance_uid=stable_uid("report", uid),
         instance_number=1,
-        manufacturer="Stroke lesion bundle",
+        manufacturer=MANUFACTURER,
         is_complete=True,
         series_description=f"Stroke lesion volumes, {NOT_FOR_CLINICAL_USE}",
     )

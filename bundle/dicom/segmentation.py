@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import highdicom
+import highdicom as hd
 import numpy as np
 import pydicom
-from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -21,6 +20,7 @@ from bundle.volumes.inputs import Algorithm
 
 __all__ = [
     "INFARCT",
+    "MANUFACTURER",
     "NOT_FOR_CLINICAL_USE",
     "SEGMENT",
     "SERIES_NUMBER_OFFSET",
@@ -29,10 +29,11 @@ __all__ = [
     "stable_uid",
 ]
 
-# It tells the console of every patient's name that is a single word, as anonymisers leave them.
+# highdicom prints each patient's name that is a single word, as anonymisers leave them.
 warnings.filterwarnings("ignore", "The string .* is unlikely to represent the intended person name")
 
 INFARCT = Code("55641003", "SCT", "Infarct")
+MANUFACTURER = "Stroke lesion bundle"
 NOT_FOR_CLINICAL_USE = "not for clinical use"
 SEGMENT: dict[str, Any] = {
     "segment_label": "Stroke lesion",
@@ -41,13 +42,13 @@ SEGMENT: dict[str, Any] = {
     "anatomic_regions": [codes.SCT.Brain],
     "tracking_id": "stroke lesion",
 }
-"""What a segment is, whoever writes it."""
+"""The description of the segment, the same in highdicom and in the MONAI Deploy App SDK."""
 
 SERIES_NUMBER_OFFSET = 1000
-"""From a source's series number to its segmentation's, and from that to its report's."""
+"""The distance of a segmentation's series number from its source's, and of a report's from its segmentation's."""
 
-_PINK = highdicom.color.CIELabColor(60.0, 80.0, -20.0)
-# What a segmentation takes from its source; scanners and anonymisers leave some of it out.
+_PINK = hd.color.CIELabColor(60.0, 80.0, -20.0)
+# A segmentation takes these from its source; some scanners and anonymisers leave them out.
 _OF_PATIENT_AND_STUDY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
@@ -55,13 +56,13 @@ _OF_PATIENT_AND_STUDY = (
 
 
 def stable_uid(*parts: str | bytes) -> UID:
-    """One UID for the same parts, whenever it is asked for: what is made or sent again takes its own place."""
-    digests = [hashlib.sha256(part.encode() if isinstance(part, str) else part).hexdigest() for part in parts]
-    return generate_uid(entropy_srcs=digests)
+    """Return the same UID for the same parts, so that an object that is made or sent again replaces itself."""
+    contents = (part.encode() if isinstance(part, str) else part for part in parts)
+    return generate_uid(entropy_srcs=[hashlib.sha256(content).hexdigest() for content in contents])
 
 
 def read_source(files: Sequence[Path]) -> list[Dataset]:
-    """The headers of a series with all that an object made from it must take over."""
+    """Return the headers of a series with all attributes that an object made from it must take over."""
     headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
     for header in headers:
         for keyword in _OF_PATIENT_AND_STUDY:
@@ -70,38 +71,36 @@ def read_source(files: Sequence[Path]) -> list[Dataset]:
     return headers
 
 
-def make_segmentation(source: Sequence[Dataset], mask: np.ndarray, algorithm: Algorithm) -> Segmentation:
-    """A binary segmentation of one segment, Infarct in the Brain, on the slices of its source.
+def make_segmentation(source: Sequence[Dataset], mask: np.ndarray, algorithm: Algorithm) -> hd.seg.Segmentation:
+    """Return a binary segmentation of one segment, Infarct in the Brain, on the slices of its source.
 
     Args:
-        source: of :func:`read_source`.
+        source: from :func:`read_source`.
         mask: ``(slices, rows, columns)``, 0 and 1, uint8, in the order of the source's instances or frames.
         algorithm: what made the mask.
     """
-    identification = highdicom.AlgorithmIdentificationSequence(
-        algorithm.name, codes.DCM.ArtificialIntelligence, algorithm.version, parameters=algorithm.parameters
-    )
     first = source[0]
-    parts = (str(first.SeriesInstanceUID), *algorithm, np.packbits(mask).tobytes())
-    identity = [part if isinstance(part, bytes) else str(part) for part in parts]
-    segment = SegmentDescription(
+    identity: tuple[str | bytes, ...] = (*map(str, (first.SeriesInstanceUID, *algorithm)), np.packbits(mask).tobytes())
+    segment = hd.seg.SegmentDescription(
         segment_number=1,
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=identification,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            algorithm.name, codes.DCM.ArtificialIntelligence, algorithm.version, parameters=algorithm.parameters
+        ),
         tracking_uid=stable_uid("segment", *identity),
         display_color=_PINK,
         **SEGMENT,
     )
-    return Segmentation(
+    return hd.seg.Segmentation(
         source,
         mask,
-        SegmentationTypeValues.BINARY,
+        hd.seg.SegmentationTypeValues.BINARY,
         [segment],
         series_instance_uid=stable_uid("series", *identity),
         series_number=int(first.get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
         sop_instance_uid=stable_uid("segmentation", *identity),
         instance_number=1,
-        manufacturer="Stroke lesion bundle",
+        manufacturer=MANUFACTURER,
         manufacturer_model_name=algorithm.name,
         software_versions=algorithm.version,
         device_serial_number=algorithm.weights[:12],

@@ -1,4 +1,4 @@
-"""What is in DICOM files: studies, their series and the place of every slice."""
+"""The contents of DICOM files: studies, their series and the position of every slice."""
 
 from __future__ import annotations
 
@@ -23,22 +23,20 @@ from bundle.errors import InputError
 __all__ = ["MR_IMAGES", "Series", "Slices", "find_slices", "read_series"]
 
 MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
-"""The kinds of objects that hold slices of an MR scan."""
+"""The SOP classes of objects that hold slices of an MR scan."""
 
-_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
-    *("Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "InstanceNumber", "AngioFlag"),
-    *("ContrastBolusAgent", "MRAcquisitionType", "ScanningSequence", "SequenceName", "PulseSequenceName"),
-    *("RepetitionTime", "EchoTime", "InversionTime", "EffectiveEchoTime", "NumberOfFrames"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-]
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+_GRID = ("FrameOfReferenceUID", "Rows", "Columns")
 _PLACE = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
 }
+_TAGS = [
+    *(*_IDENTITY, *_GRID, *_PLACE, "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "AngioFlag"),
+    *("ContrastBolusAgent", "RepetitionTime", "EchoTime", "InversionTime"),
+]
 _SAME_DIRECTION = 1e-3
 _SAME_MM = 0.01
 _SAME_STEP = 0.05  # positions are text, and some scanners round them
@@ -53,7 +51,7 @@ class Series:
         uid: of the series.
         files: of the instances.
         headers: of the instances, in the same order, without pixels.
-        contradictions: instances whose copies differ from each other.
+        contradictions: copies of an instance that differ from it.
     """
 
     study_uid: str
@@ -64,18 +62,18 @@ class Series:
 
     @property
     def number(self) -> str:
-        """As the scanner counted it; empty where it did not."""
+        """The scanner's number of the series; empty if it has none."""
         return str(self.headers[0].get("SeriesNumber") or "")
 
     @property
     def description(self) -> str:
-        """What the scanner's operator called it."""
+        """The scanner's name of the series."""
         header = self.headers[0]
         return str(header.get("SeriesDescription") or header.get("ProtocolName") or "no description")
 
     @property
     def folder(self) -> Path:
-        """Where its first file lies."""
+        """The folder of its first file."""
         return self.files[0].parent
 
     def __str__(self) -> str:
@@ -83,12 +81,12 @@ class Series:
 
 
 class Slices(NamedTuple):
-    """The grid of a series: its slices along their common normal, whatever order they were stored in.
+    """The grid of a series: its slices along their common normal, in whatever order they were stored.
 
     Args:
         affine: from (slice, row, column) to mm in RAS, ``(4, 4)``.
         shape: slices, rows, columns.
-        order: of the slices, as numbers of the instances, or of the frames of a multi-frame one.
+        order: of the slices, as indices of the instances, or of the frames of a multi-frame one.
     """
 
     affine: np.ndarray
@@ -101,17 +99,17 @@ def _pixels(file: Path) -> bytes:
 
 
 def _read_header(file: Path) -> Dataset | None:
-    """What a file says of itself without its pixels; None for the index of a CD (DICOMDIR).
+    """Return the header of a file without its pixels, or None for the index of a CD (DICOMDIR).
 
     Raises:
-        InputError: when it cannot be read, or does not say which instance of which series it is.
+        InputError: if it cannot be read, or does not say which instance of which series it is.
     """
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
         if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return None
         missing = [name for name in _IDENTITY if not header.get(name)]
-    except Exception as error:  # whatever a damaged file makes a reader raise
+    except Exception as error:  # pydicom raises errors of many kinds on a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{file} is a damaged DICOM file ({reason}): copy or export it again.") from error
     if missing:
@@ -120,16 +118,16 @@ def _read_header(file: Path) -> Dataset | None:
 
 
 def read_series(files: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]:
-    """Sorts DICOM files by study and series, by their headers.
+    """Sort DICOM files by study and series, by their headers.
 
     Args:
-        files: of :func:`bundle.dicom.files.find_dicom_files`.
+        files: from :func:`bundle.dicom.files.find_dicom_files`.
 
     Returns:
-        the series, by study and number; and a sentence on each file that cannot be read.
+        the series, by study and number; and an error sentence for each file that cannot be read.
     """
     found: dict[str, Series] = {}
-    places: dict[str, int] = {}
+    first_files: dict[tuple[str, str], Path] = {}
     faults: dict[Path, str] = {}
     for file in files:
         try:
@@ -139,109 +137,105 @@ def read_series(files: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]:
             continue
         if header is None:
             continue
-        uid, instance = str(header.SeriesInstanceUID), str(header.SOPInstanceUID)
+        uid = str(header.SeriesInstanceUID)
         series = found.setdefault(uid, Series(str(header.StudyInstanceUID), uid))
-        if instance not in places:
-            places[instance] = len(series.files)
+        first = first_files.setdefault((uid, str(header.SOPInstanceUID)), file)
+        if first is file:
             series.files.append(file)
             series.headers.append(header)
-        elif _pixels(file) != _pixels(series.files[places[instance]]):
+        elif _pixels(file) != _pixels(first):
             series.contradictions.append(file)
     return sorted(found.values(), key=lambda one: (one.study_uid, one.number.zfill(12), one.uid)), faults
 
 
 def _frames(header: Dataset) -> Iterator[dict[str, Any]]:
-    """Position, orientation and voxel size of each slice of an instance, as the standard's names."""
+    """Yield position, orientation and pixel spacing of each slice of an instance, by their DICOM keywords."""
     if "PerFrameFunctionalGroupsSequence" not in header:
         yield {name: header.get(name) for name in _PLACE}
         return
     shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
     for frame in header.PerFrameFunctionalGroupsSequence:
-        place = {}
-        for name, group in _PLACE.items():
-            items = frame.get(group) or shared[0].get(group) or [Dataset()]
-            place[name] = items[0].get(name)
-        yield place
+        groups = {name: frame.get(group) or shared[0].get(group) or [Dataset()] for name, group in _PLACE.items()}
+        yield {name: items[0].get(name) for name, items in groups.items()}
 
 
-def _only(values: np.ndarray, tolerance: float) -> bool:
-    """Whether all rows are the first."""
+def _same(values: np.ndarray, tolerance: float) -> bool:
+    """Return whether all rows are equal."""
     return bool(np.allclose(values, values[0], rtol=0, atol=tolerance))
 
 
-def _check_instances(series: Series) -> None:
-    header = series.headers[0]
+def _check_instances(series: Series, where: str) -> None:
     if series.contradictions:
         raise InputError(
-            f"{series} in {series.folder} has two different images of one UID: {series.contradictions[0]} is not what "
-            "it is a copy of; leave the right one."
+            f"{where} has two different images of one UID: {series.contradictions[0]} is not what it is a copy of; "
+            "leave the right one."
         )
-    if header.get("Modality") != "MR":
-        raise InputError(f"{series} in {series.folder} is of modality {header.get('Modality')}: MR is expected.")
-    kinds = {one.SOPClassUID for one in series.headers}
-    if not kinds <= set(MR_IMAGES):
-        name = next(iter(kinds - set(MR_IMAGES))).name
-        raise InputError(f"{series} in {series.folder} holds {name} objects: MR images are expected.")
-    if len(kinds) > 1 or (len(series.headers) > 1 and MRImageStorage not in kinds):
+    modality = series.headers[0].get("Modality")
+    if modality != "MR":
+        raise InputError(f"{where} is of modality {modality}: MR is expected.")
+    kinds = {header.SOPClassUID for header in series.headers}
+    if others := kinds.difference(MR_IMAGES):
+        raise InputError(f"{where} holds {others.pop().name} objects: MR images are expected.")
+    if len(series.headers) > 1 and kinds != {MRImageStorage}:
         raise InputError(
-            f"{series} in {series.folder} holds {len(series.headers)} objects, multi-frame ones among them: one volume "
-            "is expected, in one of them or in single slices."
+            f"{where} holds {len(series.headers)} objects, multi-frame ones among them: one volume is expected, in one "
+            "of them or in single slices."
         )
 
 
 def find_slices(series: Series) -> Slices:
-    """The grid that the slices of a series make up.
+    """Return the grid of the slices of a series.
 
     Raises:
-        InputError: when it is no stack of at least 8 parallel slices of equal size and distance, each there once: a
-            localizer, several stacks, echoes or time points, missing slices, another modality.
+        InputError: if it is not a stack of at least 8 parallel slices of equal size and distance, each once: it is a
+            localizer, has several stacks, echoes or time points, lacks slices, or is of another modality.
     """
-    _check_instances(series)
     where = f"{series} in {series.folder}"
+    _check_instances(series, where)
     frames = [frame for header in series.headers for frame in _frames(header)]
     missing = sorted({name for frame in frames for name in _PLACE if frame[name] is None})
-    missing += [name for name in ("FrameOfReferenceUID", "Rows", "Columns") if not series.headers[0].get(name)]
+    missing += [name for name in _GRID if not series.headers[0].get(name)]
     if missing:
-        raise InputError(f"{where} does not say where its slices lie ({', '.join(missing)}): export it again.")
+        raise InputError(f"{where} does not give the positions of its slices ({', '.join(missing)}): export it again.")
     check_slice_count(where, len(frames))
     positions, orientations, sizes = (np.array([frame[name] for frame in frames], dtype=float) for name in _PLACE)
-    if not _only(orientations, _SAME_DIRECTION):
-        raise InputError(f"{where} has slices in several directions: a localizer or several stacks, no single volume.")
-    grids = {(one.Rows, one.Columns, one.FrameOfReferenceUID) for one in series.headers}
-    if not _only(sizes, _SAME_MM) or len(grids) > 1:
+    if not _same(orientations, _SAME_DIRECTION):
+        raise InputError(f"{where} has slices in several directions: a localizer or several stacks, not one volume.")
+    grids = {tuple(header.get(name) for name in _GRID) for header in series.headers}
+    if not _same(sizes, _SAME_MM) or len(grids) > 1:
         raise InputError(f"{where} has slices of several sizes or frames of reference: one volume is expected.")
-    along_row, along_column = orientations[0][:3], orientations[0][3:]
+    along_row, along_column = orientations[0].reshape(2, 3)
     heights = positions @ np.cross(along_row, along_column)
     order = np.argsort(heights, kind="stable")
-    step = _step(where, heights[order])
+    _check_steps(where, heights[order])
+    first, last = positions[order[[0, -1]]]
     affine = np.eye(4)
-    affine[:3, 0] = (positions[order[-1]] - positions[order[0]]) / (len(frames) - 1)
-    affine[:3, 1], affine[:3, 2] = along_column * sizes[0][0], along_row * sizes[0][1]
-    affine[:3, 3] = positions[order[0]]
-    if step < _SAME_MM or abs(np.linalg.det(affine)) < _SAME_MM**3:
+    affine[:3] = np.column_stack(
+        [(last - first) / (len(frames) - 1), along_column * sizes[0][0], along_row * sizes[0][1], first]
+    )
+    if abs(np.linalg.det(affine)) < _SAME_MM**3:
         raise InputError(f"{where} has slices of no size: its headers are damaged, export it again.")
     shape = (len(frames), int(series.headers[0].Rows), int(series.headers[0].Columns))
     return Slices(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, shape, order.tolist())
 
 
-def _step(where: str, heights: np.ndarray) -> float:
-    """The distance from slice to slice, when it is the same all along."""
+def _check_steps(where: str, heights: np.ndarray) -> None:
+    """Check that the distance from slice to slice is the same everywhere."""
     steps = np.diff(heights)
-    step = float(np.median(steps[steps > _SAME_MM])) if (steps > _SAME_MM).any() else 0.0
-    repeated = int((steps <= _SAME_MM).sum())
-    if repeated:
+    repeated = steps <= _SAME_MM
+    if repeated.any():
         raise InputError(
-            f"{where} has {repeated} slices where another one lies: several echoes, time points or copies, one volume "
-            "is expected."
+            f"{where} has {repeated.sum()} slices in the position of another: several echoes, time points or copies, "
+            "one volume is expected."
         )
-    gaps = np.round(steps / step).astype(int) - 1
-    if gaps.any():
+    step = float(np.median(steps))
+    missing = (np.round(steps / step) - 1).clip(min=0).sum()
+    if missing > 0:
+        total = len(heights) + missing
         raise InputError(
-            f"{where} lacks {gaps[gaps > 0].sum()} slices ({len(heights)} are there, {step:.2f} mm apart): send or "
-            "copy it again."
+            f"{where} lacks {missing:.0f} of {total:.0f} slices ({step:.2f} mm apart): send or copy it again."
         )
     if not np.allclose(steps, step, rtol=_SAME_STEP, atol=0):
         raise InputError(
             f"{where} has slices {steps.min():.2f} to {steps.max():.2f} mm apart: equal distances are expected."
         )
-    return step

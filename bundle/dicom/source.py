@@ -1,4 +1,4 @@
-"""DICOM as a source of volumes: one series of each study, converted first, whose mask is written as DICOM too."""
+"""DICOM studies as volumes of a batch: one series of each is converted, and its mask is written as DICOM too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nib
 from pydicom.dataset import Dataset
@@ -24,12 +23,12 @@ from bundle.files import replacing
 from bundle.volumes.inputs import Algorithm, VolumeInput, file_hash
 from bundle.volumes.lesion_table import VolumeLesion
 
-__all__ = ["DicomVolume", "RefusedVolume", "StudyInput", "find_studies"]
+__all__ = ["DicomVolume", "RefusedVolume", "find_studies"]
 
 
 @dataclass(frozen=True)
 class DicomVolume(VolumeInput):
-    """A series, which is converted to ``file``.
+    """A DICOM series, which is converted to ``file``.
 
     Args:
         instances: its DICOM files.
@@ -51,40 +50,34 @@ class DicomVolume(VolumeInput):
 
     def extra_paths(self, output: Path) -> list[Path]:
         """Return where the converted series, the DICOM segmentation and the structured report are."""
-        return [self.file, self._segmentation_path(output), self._report_path(output)]
+        return [self.file, *(self.result_path(output, f"desc-lesion_{kind}", ".dcm") for kind in ("mask", "report"))]
 
     def write_extra(self, output: Path, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None) -> list[Path]:
         """Write the mask as a DICOM segmentation and, if it was asked for, a structured report."""
         assert algorithm is not None  # the segmenter names it
         where = self.instances[0].parent
         mask = to_slices(nib.load(self.result_path(output, "desc-lesion_mask")), self.slices, where)
-        objects: dict[Path, Dataset] = {}
         try:
             source = read_source(self.instances)
-            segmentation = objects[self._segmentation_path(output)] = make_segmentation(source, mask, algorithm)
+            objects: list[Dataset] = [segmentation := make_segmentation(source, mask, algorithm)]
             if self.structured_report:
-                objects[self._report_path(output)] = make_report(source, segmentation, lesions, algorithm)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's, of what a header lacks
+                objects.append(make_report(source, segmentation, lesions, algorithm))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's, if a header lacks something
             reason = " ".join(str(error).split())
             raise InputError(f"No DICOM object can be made from the series in {where}: {reason}") from error
-        for path, made in objects.items():
+        paths = self.extra_paths(output)[: 1 + len(objects)]
+        for path, made in zip(paths[1:], objects, strict=True):
             with replacing(path) as unfinished:
                 made.save_as(unfinished)
-        return [self.file, *objects]
-
-    def _segmentation_path(self, output: Path) -> Path:
-        return self.result_path(output, "desc-lesion_mask", ".dcm")
-
-    def _report_path(self, output: Path) -> Path:
-        return self.result_path(output, "desc-lesion_report", ".dcm")
+        return paths
 
 
 @dataclass(frozen=True)
 class RefusedVolume(VolumeInput):
-    """A study without a usable series, or a file that cannot be read; it fails in its turn.
+    """A study without a usable series, or a file that cannot be read; it fails without stopping the batch.
 
     Args:
-        refusal: a sentence on why it cannot be used.
+        refusal: why it cannot be used, in a sentence.
     """
 
     refusal: str
@@ -94,35 +87,15 @@ class RefusedVolume(VolumeInput):
         raise InputError(self.refusal)
 
 
-class StudyInput(NamedTuple):
-    """A study, or a file that cannot be read, on its way into a batch.
-
-    Args:
-        volume: its T1w series, or what fails with the sentence on why there is none.
-        folder: where it is.
-        lines: for people, which series was taken and which were passed over, and why.
-    """
-
-    volume: VolumeInput
-    folder: Path
-    lines: list[str]
-
-
-def _choose(study: Sequence[Series], asked: str | None) -> Choice | str:
-    """Return the choice, or the sentence on why there is none."""
+def _choose(study: Sequence[Series], asked: str | None, base: Path) -> tuple[Choice | str, str]:
+    """Return the choice, or the reason why there is none, and a name: the folder below the base, and the series."""
     try:
-        return choose_series(study, asked)
+        choice = choose_series(study, asked)
     except InputError as refusal:
-        return str(refusal)
-
-
-def _name(study: Sequence[Series], choice: Choice | str, base: Path) -> str:
-    """Return the name of a study's results: its folder below the base, and the number of the series."""
-    if isinstance(choice, str):
-        return (study[0].folder.relative_to(base) / "study").as_posix()
+        return str(refusal), (study[0].folder.relative_to(base) / "study").as_posix()
     number = choice.series.number
     name = f"series-{number}" if number.isdecimal() else "series"
-    return (choice.series.folder.relative_to(base) / name).as_posix()
+    return choice, (choice.series.folder.relative_to(base) / name).as_posix()
 
 
 def find_studies(
@@ -132,36 +105,36 @@ def find_studies(
     asked: str | None = None,
     taken: Iterable[str] = (),
     structured_report: bool = False,
-) -> list[StudyInput]:
-    """Find one volume for each study, and a failed one for each file that cannot be read: it could be a slice of any.
+) -> tuple[list[VolumeInput], list[str]]:
+    """Find one volume for each study, and a failed one for each file that cannot be read: it may be a slice of any.
 
     Args:
-        files: of :func:`bundle.dicom.files.find_dicom_files`.
+        files: from :func:`bundle.dicom.files.find_dicom_files`.
         source: the file or folder that they were found in.
-        output: the folder of the results; converted series are in its ``images``.
-        asked: the number or UID of the series that is taken of each study, in place of the rules'.
-        taken: names that other volumes of the batch have.
+        output: the folder of the results; converted series are written to its ``images``.
+        asked: the number or UID of the series to take of each study, whatever the rules say.
+        taken: names of the other volumes of the batch.
         structured_report: write the volumes of the lesions as structured reports too.
+
+    Returns:
+        the volumes; and a line for each series, for the log, on whether it is taken and why.
     """
     base = Path(os.path.normpath(Path(source).absolute()))
     base = base if base.is_dir() else base.parent
     found, faults = read_series(files)
     studies = [list(group) for _, group in groupby(found, key=lambda series: series.study_uid)]
-    choices = [_choose(study, asked) for study in studies]
-    names = [_name(study, choice, base) for study, choice in zip(studies, choices, strict=True)]
-    counts = Counter(name.casefold() for name in (*names, *taken))
-    inputs: list[StudyInput] = []
-    for study, choice, name in zip(studies, choices, names, strict=True):
-        # All that share a name get a digest, so that no name depends on the order.
-        digest = hashlib.sha256(study[0].study_uid.encode()).hexdigest()[:8]
-        unique = name if counts[name.casefold()] == 1 else f"{name}-{digest}"
-        image = output / "images" / f"{unique}.nii.gz"
+    chosen = [_choose(study, asked, base) for study in studies]
+    counts = Counter(name.casefold() for name in (*(name for _, name in chosen), *taken))
+    volumes, lines = list[VolumeInput](), list[str]()
+    for study, (choice, name) in zip(studies, chosen, strict=True):
+        if counts[name.casefold()] > 1:  # all that share a name get a hash, so that no name depends on the order
+            name += f"-{hashlib.sha256(study[0].study_uid.encode()).hexdigest()[:8]}"
+        image = output / "images" / f"{name}.nii.gz"
         if isinstance(choice, str):
-            inputs.append(StudyInput(RefusedVolume(image, unique, choice), study[0].folder, []))
+            volumes.append(RefusedVolume(image, name, choice))
         else:
-            volume = DicomVolume(image, unique, tuple(choice.series.files), choice.slices, structured_report)
-            inputs.append(StudyInput(volume, study[0].folder, choice.lines()))
-    for file, sentence in faults.items():
-        refused = RefusedVolume(file, file.relative_to(base).as_posix(), sentence)
-        inputs.append(StudyInput(refused, file.parent, []))
-    return inputs
+            instances = tuple(choice.series.files)
+            volumes.append(DicomVolume(image, name, instances, choice.slices, structured_report))
+            lines += [f"{study[0].folder}: {line}" for line in choice.lines()]
+    volumes += [RefusedVolume(file, file.relative_to(base).as_posix(), fault) for file, fault in faults.items()]
+    return volumes, lines

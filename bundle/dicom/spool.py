@@ -1,4 +1,4 @@
-"""What peers have sent, on disk before they are told so, and what became of each study."""
+"""The received instances, on disk before the sender is answered, and the state of each study."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _DAY_S = 24 * 3600
 
 
 class StudyState(NamedTuple):
-    """What became of a study.
+    """The result of a study.
 
     Args:
-        fingerprint: of the instances that it was about.
-        error: why it could not be segmented, in a sentence; empty when its results have been sent.
+        fingerprint: of the instances when the segmentation began.
+        error: why it could not be segmented, in a sentence; empty if its results have been sent.
         sent: the SOPInstanceUIDs of the results.
     """
 
@@ -41,16 +41,16 @@ class StudyState(NamedTuple):
 
 
 class Spool:
-    """A folder that outlives the program: SPOOL/studies has the instances, SPOOL/states what became of each study.
+    """A folder that outlives the program: SPOOL/studies has the instances, SPOOL/states the state of each study.
 
-    A study is open from its first instance on until a state says that these very instances are done with; so a program
-    that is killed at any moment finds at its next start what is left to do.
+    A study is open from its first instance until a state says that exactly these instances are done. A program that was
+    killed at any moment therefore finds at its next start what is left to do.
 
     Args:
-        folder: is made.
+        folder: is made if it does not exist.
 
     Raises:
-        InputError: when it cannot be written to, or another program is at work in it.
+        InputError: if it cannot be written to, or another program uses it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,19 +58,23 @@ class Spool:
         try:
             self.studies.mkdir(parents=True, exist_ok=True)
             self.states.mkdir(exist_ok=True)
-            self._owner = (folder / "lock").open("w")
+            self._lock_file = (folder / "lock").open("w")
         except OSError as error:
             raise InputError(f"{folder} cannot be written to: {error.strerror or error}.") from error
         try:
-            fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, even if it is killed
         except OSError as error:
             raise InputError(f"{folder} is in use by another receiver: give this one a folder of its own.") from error
         self._storing = threading.Lock()
         for unfinished in self.studies.glob("*/.*"):
             unfinished.unlink()
 
+    def close(self) -> None:
+        """Let another program use the folder."""
+        self._lock_file.close()
+
     def store(self, content: bytes) -> str:
-        """Puts an instance on disk; when this returns, it is there to stay. One that is there already is left alone.
+        """Write an instance to disk, durably, unless the same content is there already.
 
         Args:
             content: a DICOM file.
@@ -79,8 +83,8 @@ class Spool:
             the StudyInstanceUID.
 
         Raises:
-            InputError: when it does not say which instance of which study it is.
-            OSError: when it cannot be written.
+            InputError: if it does not say which instance of which study it is.
+            OSError: if it cannot be written.
         """
         header = pydicom.dcmread(BytesIO(content), specific_tags=["StudyInstanceUID", "SOPInstanceUID"])
         study, instance = (str(header.get(name, "")) for name in ("StudyInstanceUID", "SOPInstanceUID"))
@@ -99,58 +103,57 @@ class Spool:
         return study
 
     def study_folder(self, study: str) -> Path:
-        """Where the instances of a study are."""
+        """Return the folder of a study's instances."""
         return self.studies / study
 
     def fingerprint(self, study: str) -> str:
-        """The same as long as no instance comes, or comes in another form."""
+        """Return a hash that changes if an instance is added or replaced."""
         found = sorted(self.study_folder(study).glob("*.dcm"))
         listed = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in found]
         return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
     def state(self, study: str) -> StudyState | None:
-        """What became of a study, or None as long as that is open."""
+        """Return the result of a study, or None if there is none yet."""
         try:
             return StudyState(**json.loads(self._state_path(study).read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError):
             return None
 
     def finish(self, study: str, fingerprint: str, error: str, sent: Sequence[str]) -> None:
-        """Notes what became of a study.
+        """Write the result of a study.
 
         Args:
             study: its UID.
-            fingerprint: of the instances when its segmentation began.
-            error: why it could not be segmented; empty when it was, and the results have been sent.
-            sent: the SOPInstanceUIDs of the results.
+            fingerprint, error, sent: see :class:`StudyState`.
         """
         write_json(StudyState(fingerprint, error, list(sent))._asdict(), self._state_path(study))
 
     def unfinished(self) -> list[str]:
-        """The studies that are open, and those that failed: what they lacked may be there by now."""
-        return [study for study in self._stored() if not self._is_sent(study)]
+        """Return the studies that are open, and those that failed: they may be complete by now."""
+        return [study for study in self._stored() if not self.is_sent(study)]
 
     def remove_sent(self, keep_days: float) -> None:
-        """Removes the instances of studies whose results were sent that long ago."""
+        """Remove the instances of studies whose results were sent that many days ago."""
         for study in self._stored():
             with self._storing:
-                if self._is_sent(study) and self._state_path(study).stat().st_mtime < time.time() - keep_days * _DAY_S:
+                if self.is_sent(study) and self._state_path(study).stat().st_mtime < time.time() - keep_days * _DAY_S:
                     shutil.rmtree(self.study_folder(study))
                     self._state_path(study).unlink()
 
-    def _stored(self) -> list[str]:
-        return sorted(folder.name for folder in self.studies.iterdir())
-
-    def _is_sent(self, study: str) -> bool:
+    def is_sent(self, study: str) -> bool:
+        """Return whether the results of exactly the stored instances have been sent."""
         state = self.state(study)
         return state is not None and not state.error and state.fingerprint == self.fingerprint(study)
+
+    def _stored(self) -> list[str]:
+        return sorted(folder.name for folder in self.studies.iterdir())
 
     def _state_path(self, study: str) -> Path:
         return self.states / f"{study}.json"
 
 
 def _sync(folder: Path) -> None:
-    """A name is on disk when its folder is."""
+    """Write the names in a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What the tests of the SDK share: the packaged bundle, and a DICOM series with a lesion in it."""
+"""Fixtures of the SDK's tests: the packaged bundle, and a DICOM series with a lesion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if find_spec("monai.deploy") is None:
 
 @pytest.fixture
 def packaged(tmp_path: Path) -> Path:
-    """The folder of the package of this repository, the test's own."""
+    """The folder of the package of this repository, a fresh copy for each test."""
     return write_package(Path(bundle_root()), tmp_path / "package")[0]
 
 

@@ -1,4 +1,4 @@
-"""The application in the packaged bundle: its segmentation is that of the batch command; what it refuses, and how."""
+"""The application in the packaged bundle gives the segmentation of the batch command, and refuses what it must."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(root: Path, command: str, *words: str | Path) -> subprocess.CompletedPro
 
 
 def deployed(packaged: Path, series: Path, output: Path, *words: str) -> Path:
-    """The segmentation of the application."""
+    """Return the segmentation of the application."""
     done = run(packaged, "scripts.deploy", series, output, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     (segmentation,) = output.iterdir()
@@ -39,7 +39,7 @@ def deployed(packaged: Path, series: Path, output: Path, *words: str) -> Path:
 
 
 def batch_segmentation(series: Path, output: Path, *words: str) -> Path:
-    """The segmentation of scripts.segment in this repository."""
+    """Return the segmentation of scripts.segment in this repository."""
     done = run(Path(bundle_root()), "scripts.segment", series, output, *AS_THE_BUNDLE, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     (segmentation,) = output.rglob("*_mask.dcm")
@@ -47,14 +47,14 @@ def batch_segmentation(series: Path, output: Path, *words: str) -> Path:
 
 
 def voxels(segmentation: Path, series: Path) -> np.ndarray:
-    """``(slices, rows, columns)``, in the order of the series' files."""
+    """Return ``(slices, rows, columns)``, in the order of the series' files."""
     uids = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in sorted(series.iterdir())]
     return highdicom.seg.segread(segmentation).get_pixels_by_source_instance(
         uids, combine_segments=True, assert_missing_frames_are_empty=True
     )
 
 
-def test_on_a_stroke_with_the_bundle_s_own_settings(packaged: Path, lesioned_series: Path, tmp_path: Path) -> None:
+def test_a_stroke_is_segmented_as_by_the_batch_command(packaged: Path, lesioned_series: Path, tmp_path: Path) -> None:
     theirs = deployed(packaged, lesioned_series, tmp_path / "theirs")
     found = voxels(theirs, lesioned_series)
     assert 10_000 < found.sum() < 60_000  # of 35,000 mm3
@@ -62,7 +62,9 @@ def test_on_a_stroke_with_the_bundle_s_own_settings(packaged: Path, lesioned_ser
     np.testing.assert_array_equal(found, voxels(ours, lesioned_series))
 
 
-def test_on_the_real_series_with_an_overlay(packaged: Path, real_series: Path, tmp_path: Path) -> None:
+def test_the_real_series_with_an_overlay_is_segmented_as_by_the_batch_command(
+    packaged: Path, real_series: Path, tmp_path: Path
+) -> None:
     (packaged / "configs" / "native.json").write_text('{"space": "native"}')  # as the child's head is refused in MNI
     theirs = deployed(packaged, real_series, tmp_path / "theirs", "--overlays=[native]")
     found = voxels(theirs, real_series)
@@ -87,12 +89,12 @@ def test_on_the_real_series_with_an_overlay(packaged: Path, real_series: Path, t
 
 
 def referenced(segmentation: Dataset) -> tuple[str, set[str]]:
-    """The series and the instances that a segmentation refers to."""
+    """Return the series and the instances that a segmentation refers to."""
     (series,) = segmentation.ReferencedSeriesSequence
     return series.SeriesInstanceUID, {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence}
 
 
-def test_a_head_that_cannot_be_placed_is_told_and_nothing_is_written(
+def test_a_head_that_cannot_be_registered_is_refused_and_nothing_is_written(
     packaged: Path, real_series: Path, tmp_path: Path
 ) -> None:
     done = run(packaged, "scripts.deploy", real_series, tmp_path / "output")
@@ -115,20 +117,22 @@ def two_studies(series: list[Dataset]) -> list[Dataset]:
 
 
 REFUSED: dict[str, tuple[Callable[[list[Dataset]], list[Dataset]], str]] = {
-    "a slice is missing": (lambda series: series[:20] + series[21:], "lacks 1 slices (47 are there, 3.60 mm apart)"),
+    "a slice is missing": (lambda series: series[:20] + series[21:], "lacks 1 of 48 slices (3.60 mm apart)"),
     "no T1w series": (
         lambda series: another(series, 9, "T2"),
         "holds no T1w series (series 9 (T2): its name says 'T2'",
     ),
     "two studies": (two_studies, "holds 2 DICOM studies: one is expected; scripts.segment takes many."),
-    "multi-frame": (lambda series: [enhanced(series)], "is multi-frame, which MONAI Deploy cannot read: scripts.segm"),
-    "oblong pixels": (oblong, "has pixels of 3.4375 x 4 mm, which MONAI Deploy takes the wrong way round where they"),
+    "multi-frame": (lambda series: [enhanced(series)], "is multi-frame, which MONAI Deploy cannot read: use scripts.s"),
+    "oblong pixels": (oblong, "has pixels of 3.4375 x 4 mm, which MONAI Deploy cannot read: use scripts.segment."),
     "nothing": (lambda series: [], "holds 0 DICOM studies: one is expected"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_the_sdk_would_read_wrongly_is_told_in_a_sentence(name: str, real_series: Path, tmp_path: Path) -> None:
+def test_a_study_that_the_sdk_would_read_wrongly_is_refused_in_a_sentence(
+    name: str, real_series: Path, tmp_path: Path
+) -> None:
     change, sentence = REFUSED[name]
     save(change(thin(real_series)), tmp_path / "scan")
     done = run(Path(bundle_root()), "scripts.deploy", tmp_path / "scan", tmp_path / "output")

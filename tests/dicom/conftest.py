@@ -1,4 +1,4 @@
-"""What the tests of DICOM share: the real series at a quarter of its resolution."""
+"""Fixtures of the DICOM tests: the real series at a quarter of its resolution."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _thinned(real_series: Path) -> list[Dataset]:
 
 @pytest.fixture
 def head_series(_thinned: list[Dataset]) -> list[Dataset]:
-    """Every fourth slice, row and column of it: 48 slices of 64 x 64, 3.4 x 3.4 x 3.6 mm; the test's own."""
+    """Every fourth slice, row and column of it: 48 slices of 64 x 64, 3.4 x 3.4 x 3.6 mm; a copy for each test."""
     from copy import deepcopy
 
     return deepcopy(_thinned)

@@ -1,4 +1,4 @@
-"""A real Orthanc on loopback, in a folder of its own, and what is asked of it over HTTP."""
+"""A real Orthanc server on loopback, in a folder of its own, and requests to it over HTTP."""
 
 from __future__ import annotations
 
@@ -91,23 +91,23 @@ class Orthanc:
             self._ask("/instances", file.read_bytes())
 
     def send(self, study: str) -> str:
-        """Begins to send a study to the receiver; the job's name."""
+        """Start to send a study to the receiver, and return the name of the job."""
         body = {"Resources": [study], "Synchronous": False}
         return json.loads(self._ask("/modalities/stroke/store", json.dumps(body).encode()))["ID"]
 
     def job(self, name: str) -> str:
-        """ "Success", "Failure", "Running", ..."""
+        """Return the state of a job: "Success", "Failure", "Running", ..."""
         return self.get(f"/jobs/{name}")["State"]
 
     def echo(self) -> None:
         self._ask("/modalities/stroke/echo", b"{}")
 
     def studies(self) -> dict[str, str]:
-        """Orthanc's name of each study, by its UID."""
+        """Return Orthanc's name of each study, by its UID."""
         return {study["MainDicomTags"]["StudyInstanceUID"]: study["ID"] for study in self.get("/studies?expand")}
 
     def segmentations(self, study: str) -> list[Dataset]:
-        """The DICOM segmentations of a study, whole."""
+        """Return the DICOM segmentations of a study."""
         series = [one for one in self.get(f"/studies/{study}/series") if one["MainDicomTags"]["Modality"] == "SEG"]
         instances = [instance for one in series for instance in one["Instances"]]
         return [pydicom.dcmread(BytesIO(self._ask(f"/instances/{instance}/file"))) for instance in instances]

@@ -1,4 +1,4 @@
-"""Series made of the real one with pydicom: other scans of a study, and what can be wrong with one."""
+"""Series made from the real one with pydicom: other scans of a study, and broken series."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACTOR = 4
 
 
 def thin(folder: Path) -> list[Dataset]:
-    """Every fourth slice, row and column of a series, in the order of the slices; places are those of the voxels."""
+    """Return every fourth slice, row and column of a series, sorted by slice; the voxels keep their positions."""
     slices = sorted((pydicom.dcmread(file) for file in folder.iterdir()), key=lambda one: int(one.InstanceNumber))
     thinned = slices[::FACTOR]
     for number, one in enumerate(thinned, start=1):
@@ -40,7 +40,7 @@ def thin(folder: Path) -> list[Dataset]:
 
 
 def save(series: Iterable[Dataset], folder: Path, name: str = "{:03}.dcm") -> Path:
-    """Writes instances as files that are called by their place in the list."""
+    """Write instances as files that are named by their index in the list."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, one in enumerate(series):
         one.save_as(folder / name.format(number))
@@ -48,7 +48,7 @@ def save(series: Iterable[Dataset], folder: Path, name: str = "{:03}.dcm") -> Pa
 
 
 def another(series: Sequence[Dataset], number: int, description: str, **changes: object) -> list[Dataset]:
-    """A copy of a series as another of its study, with instances of its own; a change to None takes something away."""
+    """Return a copy of a series as another one of its study, with new UIDs; a change to None removes an attribute."""
     copies = deepcopy(list(series))
     uid = generate_uid()
     for one in copies:
@@ -64,7 +64,7 @@ def another(series: Sequence[Dataset], number: int, description: str, **changes:
 
 
 def in_study(series: Sequence[Dataset], patient: str) -> list[Dataset]:
-    """A copy of a series as that of another patient."""
+    """Return a copy of a series as that of another patient."""
     study_uid = generate_uid()
     copies = another(series, int(series[0].SeriesNumber), series[0].SeriesDescription)
     for one in copies:
@@ -73,14 +73,14 @@ def in_study(series: Sequence[Dataset], patient: str) -> list[Dataset]:
 
 
 def turned(one: Dataset) -> Dataset:
-    """A slice across the others: its rows run where the slices' normal did."""
+    """Turn a slice across the others: its rows run along their normal."""
     row, column = np.array(one.ImageOrientationPatient, dtype=float).reshape(2, 3)
     one.ImageOrientationPatient = [*np.cross(row, column).round(12).tolist(), *column.tolist()]
     return one
 
 
 def enhanced(series: Sequence[Dataset]) -> Dataset:
-    """A series as one multi-frame object, its frames in the order of the list."""
+    """Return a series as one multi-frame object, its frames in the order of the list."""
     first = series[0]
     whole = deepcopy(first)
     for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
@@ -138,17 +138,17 @@ COMPRESSED: dict[str, Callable[[Dataset], None]] = {
     "JPEG 2000": _jpeg_2000,
     "deflated": _deflated,
 }
-"""Ways to make the pixels of an instance smaller that can be undone to the bit."""
+"""Lossless compressions of an instance."""
 
 
 def save_implicit(one: Dataset, file: Path) -> None:
-    """Without the types of its values, as the network carries it by default."""
+    """Save an instance with implicit VRs, the default on the network."""
     one.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     pydicom.dcmwrite(file, one, implicit_vr=True, little_endian=True, force_encoding=True)
 
 
 def save_big_endian(one: Dataset, file: Path) -> None:
-    """With the bytes of numbers the other way round; those of private elements, which pydicom cannot turn, left out."""
+    """Save an instance with big-endian numbers, without private elements, whose bytes pydicom cannot swap."""
     assert one.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
     one.remove_private_tags()
     one.PixelData = one.pixel_array.astype(">u2").tobytes()

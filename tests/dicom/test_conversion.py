@@ -1,4 +1,4 @@
-"""A converted series has its instances' voxels at the places of their headers; what cannot be decoded is told."""
+"""A converted series has the pixels of its instances at the positions in their headers; others are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def convert(folder: Path, image: Path) -> tuple[nib.Nifti1Image, Slices, list[Pa
     return nib.load(image), slices, series.files
 
 
-def test_every_pixel_of_the_real_series_is_at_the_place_of_its_header(real_series: Path, tmp_path: Path) -> None:
+def test_every_pixel_of_the_real_series_is_at_the_position_in_its_header(real_series: Path, tmp_path: Path) -> None:
     image, slices, files = convert(real_series, tmp_path / "image.nii.gz")
     assert image.shape == (192, 256, 256)
     voxels = np.asarray(image.dataobj)
@@ -64,12 +64,12 @@ def test_itk_reads_the_same_head_from_the_series(real_series: Path, tmp_path: Pa
 
 @pytest.fixture
 def plain(head_series: list[Dataset], tmp_path: Path) -> np.ndarray:
-    """Its voxels when nothing is compressed."""
+    """The voxels of the uncompressed series."""
     return np.asarray(convert(save(head_series, tmp_path / "plain"), tmp_path / "plain.nii.gz")[0].dataobj)
 
 
 @pytest.mark.parametrize("name", [*COMPRESSED, "implicit", "big-endian"])
-def test_what_can_be_decoded_comes_out_the_same(
+def test_every_transfer_syntax_gives_the_same_voxels(
     name: str, head_series: list[Dataset], plain: np.ndarray, tmp_path: Path
 ) -> None:
     folder = tmp_path / "scan"
@@ -85,7 +85,7 @@ def test_what_can_be_decoded_comes_out_the_same(
 
 
 @pytest.mark.parametrize("direction", [1, -1])
-def test_a_multi_frame_object_is_the_series_in_one(
+def test_a_multi_frame_object_converts_as_its_slices_do(
     direction: int, head_series: list[Dataset], plain: np.ndarray, tmp_path: Path
 ) -> None:
     frames = head_series[::direction]
@@ -96,16 +96,16 @@ def test_a_multi_frame_object_is_the_series_in_one(
     assert np.array_equal(to_slices(image, slices, folder), [one.pixel_array for one in frames])
 
 
-def test_frames_out_of_order_are_refused_where_they_would_be_put_wrong(
-    head_series: list[Dataset], tmp_path: Path
-) -> None:
+def test_frames_that_dcm2niix_would_misplace_are_refused(head_series: list[Dataset], tmp_path: Path) -> None:
     shuffled = [head_series[number] for number in np.random.default_rng(1).permutation(48)]
     folder = save([enhanced(shuffled)], tmp_path / "scan")
-    with pytest.raises(InputError, match=r"mm from where its slices lie: .* or its frames are out of order"):
+    with pytest.raises(InputError, match=r"mm from the positions of its slices: .* or its frames are out of order"):
         convert(folder, tmp_path / "image.nii.gz")
 
 
-def test_what_cannot_be_decoded_is_told_in_a_sentence(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_a_transfer_syntax_that_cannot_be_decoded_is_refused_in_a_sentence(
+    head_series: list[Dataset], tmp_path: Path
+) -> None:
     for one in head_series:
         one.compress(pydicom.uid.RLELossless)
         one.file_meta.TransferSyntaxUID = JPEGExtended12Bit
@@ -116,7 +116,7 @@ def test_what_cannot_be_decoded_is_told_in_a_sentence(head_series: list[Dataset]
     assert not (tmp_path / "image.nii.gz").exists()
 
 
-def test_pixels_that_are_cut_off_are_told_in_a_sentence(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_truncated_pixels_are_refused_in_a_sentence(head_series: list[Dataset], tmp_path: Path) -> None:
     save(head_series, tmp_path / "scan")
     last = tmp_path / "scan" / "047.dcm"
     last.write_bytes(last.read_bytes()[:-4000])
@@ -129,7 +129,7 @@ def test_an_image_on_another_grid_is_refused(head_series: list[Dataset], tmp_pat
     image, slices, _ = convert(folder, tmp_path / "image.nii.gz")
     shifted = image.affine.copy()
     shifted[0, 3] += 0.2
-    said = re.escape(f"The series in {folder} converts to voxels up to 0.20 mm from where its slices lie")
+    said = re.escape(f"The series in {folder} converts to voxels up to 0.20 mm from the positions of its slices")
     with pytest.raises(InputError, match=said):
         to_slices(nib.Nifti1Image(np.asarray(image.dataobj), shifted), slices, folder)
     with pytest.raises(InputError, match=r"converts to \(47, 64, 64\) voxels, its slices have \(48, 64, 64\)"):

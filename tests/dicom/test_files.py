@@ -1,4 +1,4 @@
-"""DICOM is found by what is in a file; without its packages a sentence says what to install, and nothing else waits."""
+"""DICOM files are found by their content; a sentence names missing packages, which images do not need."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ def test_a_file_is_dicom_by_its_content(tmp_path: Path) -> None:
     assert find_dicom_files(tmp_path / "nowhere", tmp_path) == []
 
 
-def test_source_data_of_a_bids_dataset_is_no_input(tmp_path: Path) -> None:
+def test_source_data_of_a_bids_dataset_is_not_an_input(tmp_path: Path) -> None:
     make(tmp_path, "sourcedata/a.dcm", "dataset_description.json")
     assert find_dicom_files(tmp_path, tmp_path / "results") == []
 
 
-def test_without_the_packages_it_is_said_how_to_install_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_packages_are_named_with_the_command_that_installs_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("bundle.dicom.files.find_spec", lambda name: None if name == "highdicom" else object())
     make(tmp_path, "scans/a.dcm")
     sentence = r"^DICOM needs packages that are not installed \(highdicom\): pip install -r requirements/dicom\.txt$"
@@ -50,7 +52,7 @@ def test_without_the_packages_it_is_said_how_to_install_them(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("option", [{"series": 5}, {"structured_report": True}])
-def test_options_for_dicom_are_refused_where_there_is_none(option: dict, tmp_path: Path) -> None:
+def test_options_for_dicom_are_refused_without_dicom(option: dict, tmp_path: Path) -> None:
     make(tmp_path, "scan.nii", content=b"")
     (name,) = option
     with pytest.raises(InputError, match=re.escape(f"--{name} is for DICOM, and {tmp_path}/scan.nii holds none.")):
@@ -65,7 +67,7 @@ def test_options_for_dicom_are_refused_where_there_is_none(option: dict, tmp_pat
         ("bundle.segmenter", ("highdicom", "pynetdicom", "dcm2niix", "bundle.dicom.source")),
     ],
 )
-def test_what_needs_no_dicom_does_not_import_its_packages(module: str, unwanted: tuple[str, ...]) -> None:
+def test_images_are_segmented_without_importing_the_dicom_packages(module: str, unwanted: tuple[str, ...]) -> None:
     program = f"import sys, {module}; print([name for name in {unwanted} if name in sys.modules])"
     words = [sys.executable, "-c", program]
     done = subprocess.run(words, cwd=bundle_root(), capture_output=True, text=True, check=True)

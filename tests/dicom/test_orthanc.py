@@ -1,4 +1,4 @@
-"""The receiver beside a real Orthanc: a mask comes back, and no kill of either loses one."""
+"""The receiver with a real Orthanc: a mask comes back, and no kill of either loses one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Program:
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[tuple[Orthanc, Program]]:
-    """Orthanc and the receiver, both listening."""
+    """A running Orthanc and a running receiver."""
     port = free_port()
     orthanc = Orthanc(tmp_path, port)
     program = Program(tmp_path / "spool", orthanc, port)
@@ -74,7 +74,7 @@ def wait_until(reached: Callable[[], object], seconds: float = LONGEST_S) -> Non
 
 
 def voxels_as_in_mask(spool: Path, segmentation: Dataset) -> int:
-    """How many voxels a segmentation has, after it has been compared with the NIfTI mask of its study."""
+    """Compare a segmentation with the NIfTI mask of its study, and return its number of voxels."""
     study = segmentation.StudyInstanceUID
     (mask,) = (spool / "results" / study).glob("*_mask.nii.gz")
     (series, *_), _ = read_series(sorted((spool / "studies" / study).glob("*.dcm")))
@@ -111,10 +111,10 @@ def test_the_mask_of_the_real_series_comes_back_into_orthanc(
     )
 
 
-def test_killing_both_at_random_moments_loses_no_study_and_no_mask(
+def test_kills_of_both_at_random_moments_lose_no_study_and_no_mask(
     nodes: tuple[Orthanc, Program], head_series: list[Dataset], tmp_path: Path
 ) -> None:
-    """Orthanc sends each study until it was told that all of it is stored, as an archive does, and never again."""
+    """Orthanc sends each study until all of it is confirmed as stored, as an archive does, and never again."""
     orthanc, program = nodes
     for number in range(STUDIES):
         orthanc.upload(sorted(save(in_study(head_series, f"P{number}"), tmp_path / str(number)).iterdir()))

@@ -1,4 +1,4 @@
-"""The receiver: whom it answers, when a study is complete, what it sends, and what it does after a failure."""
+"""The receiver: which peers it answers, when a study is complete, what it sends, and what follows a failure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUIET_S = 0.6
 
 
 class Archive:
-    """A peer that keeps what it gets, and can be told to refuse."""
+    """A peer that stores what it gets, or answers with another status."""
 
     def __init__(self) -> None:
         self.port, self.got, self.status = free_port(), [], 0x0000
@@ -57,7 +57,7 @@ def archive() -> Archive:
 
 
 class Segment:
-    """In place of the network: a segmentation's shell for each study, whose UID is the study's with ``.1``."""
+    """A stand-in for the network: an empty segmentation of each study, whose UID is the study's with ``.1``."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, int]] = []
@@ -79,7 +79,7 @@ class Segment:
 
 @contextmanager
 def running(spool: Path, segment: Callable, archive: Archive, **options: object) -> Iterator[int]:
-    """A receiver at work; its port."""
+    """Run a receiver, and yield its port."""
     kept = Spool(spool)
     destination = Peer("PACS", "127.0.0.1", archive.port)
     receiver = Receiver(kept, segment, destination, port=0, quiet_seconds=QUIET_S, **options)
@@ -91,7 +91,7 @@ def running(spool: Path, segment: Callable, archive: Archive, **options: object)
     finally:
         stop.set()
         thread.join(timeout=60)
-        kept._owner.close()  # as when its process ends
+        kept.close()  # as when its process ends
         assert not thread.is_alive()
 
 
@@ -133,7 +133,7 @@ def test_peers_are_answered_and_strangers_are_not(archive: Archive, tmp_path: Pa
                 assert peer.is_rejected
 
 
-def test_a_study_is_segmented_once_it_is_quiet_and_its_association_is_over(
+def test_a_study_is_segmented_after_its_association_has_ended_and_the_quiet_time(
     archive: Archive, head_series: list[Dataset], tmp_path: Path
 ) -> None:
     segment = Segment()
@@ -157,7 +157,7 @@ def test_a_study_is_segmented_once_it_is_quiet_and_its_association_is_over(
         }
 
 
-def test_what_comes_again_and_what_it_sent_itself_starts_nothing(
+def test_repeated_instances_and_its_own_results_are_not_segmented(
     archive: Archive, head_series: list[Dataset], tmp_path: Path
 ) -> None:
     segment = Segment()
@@ -173,13 +173,11 @@ def test_what_comes_again_and_what_it_sent_itself_starts_nothing(
         assert len(segment.seen) == len(archive.got) == 1
 
 
-def test_results_are_kept_until_the_peer_has_them(
-    archive: Archive, head_series: list[Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_results_are_sent_again_until_the_peer_has_stored_them(
+    archive: Archive, head_series: list[Dataset], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("bundle.dicom.receiver._FIRST_RETRY_S", 0.2)
-    monkeypatch.setattr("bundle.dicom.receiver._LONGEST_RETRY_S", 0.4)
     segment = Segment()
-    with running(tmp_path, segment, archive) as port:
+    with running(tmp_path, segment, archive, retry_seconds=(0.2, 0.4)) as port:
         deliver(port, head_series[:3])
         wait_until(lambda: len(segment.seen) >= 2)  # nobody listens
         archive.status = 0xA700  # out of resources
@@ -194,7 +192,7 @@ def test_results_are_kept_until_the_peer_has_them(
     assert len(archive.got) == 1
 
 
-def test_a_study_that_fails_gets_a_sentence_and_the_next_is_done(
+def test_the_error_of_a_failed_study_is_recorded_and_the_next_study_is_done(
     archive: Archive, head_series: list[Dataset], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     segment = Segment()
@@ -219,11 +217,11 @@ def test_a_spool_has_one_receiver(tmp_path: Path) -> None:
     first = Spool(tmp_path)
     with pytest.raises(InputError, match=r"is in use by another receiver: give this one a folder of its own\.$"):
         Spool(tmp_path)
-    first._owner.close()
-    Spool(tmp_path)._owner.close()
+    first.close()
+    Spool(tmp_path).close()
 
 
-def test_an_instance_is_whole_or_absent_and_its_name_is_a_uid(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_an_instance_is_complete_or_absent_and_its_name_is_a_uid(head_series: list[Dataset], tmp_path: Path) -> None:
     save(head_series[:1], tmp_path / "scan")
     content = (tmp_path / "scan" / "000.dcm").read_bytes()
     spool = Spool(tmp_path / "spool")
@@ -232,8 +230,8 @@ def test_an_instance_is_whole_or_absent_and_its_name_is_a_uid(head_series: list[
     assert stored.read_bytes() == content
     leftover = stored.with_name(f".4711.{stored.name}")  # of a process that was killed
     leftover.write_bytes(content[:99])
-    spool._owner.close()
-    Spool(tmp_path / "spool")._owner.close()
+    spool.close()
+    Spool(tmp_path / "spool").close()
     assert not leftover.exists()
 
     for field, name in (
@@ -248,7 +246,9 @@ def test_an_instance_is_whole_or_absent_and_its_name_is_a_uid(head_series: list[
             spool.store((tmp_path / "evil.dcm").read_bytes())
 
 
-def test_instances_go_some_days_after_their_results(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_instances_are_removed_some_days_after_their_results_were_sent(
+    head_series: list[Dataset], tmp_path: Path
+) -> None:
     spool = Spool(tmp_path / "spool")
     studies = []
     for series in (
@@ -269,12 +269,14 @@ def test_instances_go_some_days_after_their_results(head_series: list[Dataset], 
 
 
 @pytest.mark.parametrize("text", ["PACS", "PACS@", "@host:1", "PACS@host:x", "A_TITLE_OF_17_LETTERS@host:104"])
-def test_what_is_no_peer_is_told(text: str) -> None:
-    with pytest.raises(InputError, match=r"is no DICOM peer: AE_TITLE@HOST:PORT is expected, as PACS@10\.0\.0\.7:104"):
+def test_text_that_does_not_describe_a_peer_is_refused(text: str) -> None:
+    with pytest.raises(
+        InputError, match=r"is not a DICOM peer: AE_TITLE@HOST:PORT is expected, as PACS@10\.0\.0\.7:104"
+    ):
         Peer.parse(text)
 
 
-def test_peers_are_read(archive: Archive, tmp_path: Path) -> None:
+def test_peers_are_parsed_and_checked(archive: Archive, tmp_path: Path) -> None:
     assert Peer.parse("PACS@10.0.0.7:104") == ("PACS", "10.0.0.7", 104)
     assert Peer.parse(" MR1@localhost") == ("MR1", "localhost", 0)
     spool = Spool(tmp_path)
@@ -282,5 +284,5 @@ def test_peers_are_read(archive: Archive, tmp_path: Path) -> None:
         Receiver(spool, Segment(), Peer("PACS", "localhost"))
     with pytest.raises(InputError, match=r"^The host of PACS@nowhere\.invalid:104 is not known"):
         Receiver(spool, Segment(), Peer("PACS", "nowhere.invalid", 104))
-    with running(tmp_path / "other", Segment(), archive) as port, pytest.raises(InputError, match="cannot be listened"):
+    with running(tmp_path / "other", Segment(), archive) as port, pytest.raises(InputError, match=r"^Cannot listen at"):
         Receiver(spool, Segment(), Peer("PACS", "localhost", 104), port=port).start()

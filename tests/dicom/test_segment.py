@@ -1,4 +1,4 @@
-"""The batch command on DICOM as a user types it: one study, many beside images, broken ones among them."""
+"""The batch command on DICOM as a user types it: one study, and many with images and broken studies among them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.dicom
 
 
 def segment(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess:
-    """Runs it; where the head lies, as the child's is too far from the template's."""
+    """Run the command without registration: the child's head is too different from the template's."""
     words = [sys.executable, "-m", "scripts.segment", str(source), str(output), "--space=native", "--noprogress"]
     return subprocess.run(
         [*words, "--workers=0", *options], cwd=bundle_root(), capture_output=True, text=True, timeout=900, check=False
@@ -39,7 +39,7 @@ def records(output: Path) -> dict[str, dict]:
 
 
 def same_as_mask(segmentation: Path, mask: Path, files: list[Path]) -> int:
-    """How many voxels the segmentation has, after each has been found in the mask and the other way round."""
+    """Compare a segmentation with a mask, and return its number of voxels."""
     (read,), _ = read_series(files)
     expected = to_slices(nib.load(mask), find_slices(read), files[0].parent)
     uids = [header.SOPInstanceUID for header in read.headers]
@@ -110,7 +110,7 @@ def test_a_folder_of_studies_and_images_is_one_batch(mixed: Path, tmp_path: Path
         "cut.dcm": "failed",
     }
     assert "t2 only holds no T1w series (series 9 (T2): its name says 'T2')" in found["t2 only/study"]["error"]
-    assert "gap lacks 1 slices (47 are there, 3.60 mm apart)" in found["gap/study"]["error"]
+    assert "gap lacks 1 of 48 slices (3.60 mm apart)" in found["gap/study"]["error"]
     assert "cut.dcm has no StudyInstanceUID: it is a damaged DICOM file" in found["cut.dcm"]["error"]
     with (output / "volumes.tsv").open(newline="") as stream:
         assert {row["name"] for row in csv.DictReader(stream, delimiter="\t")} == set(found)
@@ -121,7 +121,7 @@ def test_a_folder_of_studies_and_images_is_one_batch(mixed: Path, tmp_path: Path
         same_as_mask(segmentations[patient], mask, sorted((mixed / folder).glob(pattern)))
 
 
-def test_a_single_slice_is_told_to_be_one(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_a_single_slice_is_refused(head_series: list[Dataset], tmp_path: Path) -> None:
     save(head_series, tmp_path / "scan")
     done = segment(tmp_path / "scan" / "003.dcm", tmp_path / "results")
     assert done.returncode == 1

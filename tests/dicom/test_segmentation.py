@@ -36,7 +36,7 @@ def convert(folder: Path, image: Path) -> tuple[nib.Nifti1Image, Slices, list[Pa
 
 
 def written(folder: Path, mask: np.ndarray, image: nib.Nifti1Image, slices: Slices, files: list[Path]) -> Path:
-    """The segmentation of a mask on the converted image's grid, in a file."""
+    """Write the segmentation of a mask on the grid of the converted image."""
     on_slices = to_slices(nib.Nifti1Image(mask, image.affine), slices, folder)
     path = folder.parent / "mask.dcm"
     make_segmentation(read_source(files), on_slices, ALGORITHM).save_as(path)
@@ -44,7 +44,7 @@ def written(folder: Path, mask: np.ndarray, image: nib.Nifti1Image, slices: Slic
 
 
 def lps_of_segment(segmentation: Dataset) -> np.ndarray:
-    """Where the voxels of the segment are in mm, ``(N, 3)``, by pydicom and the standard's formula."""
+    """Return the positions of the segment's voxels in mm, ``(N, 3)``, by pydicom and the standard's formula."""
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
     between_rows, between_columns = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
@@ -59,14 +59,14 @@ def lps_of_segment(segmentation: Dataset) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def random_mask() -> np.ndarray:
-    """Voxels anywhere, its corners among them, in no symmetry; a third of the sagittal slices is empty."""
+    """Random voxels and some of the corners, without symmetry; a third of the sagittal slices is empty."""
     mask = (np.random.default_rng(3).random((192, 256, 256)) < 0.001).astype(np.uint8)
     mask[20:84] = 0
     mask[0, 0, 0] = mask[-1, 0, -1] = mask[-1, -1, 0] = 1
     return mask
 
 
-def test_on_the_real_series_it_is_the_mask_voxel_for_voxel(
+def test_the_segmentation_of_the_real_series_equals_the_mask(
     real_series: Path, random_mask: np.ndarray, tmp_path: Path
 ) -> None:
     image, slices, files = convert(real_series, tmp_path / "image.nii.gz")
@@ -96,7 +96,7 @@ def test_on_the_real_series_it_is_the_mask_voxel_for_voxel(
     assert all(by_itk.GetPixel(by_itk.TransformPhysicalPointToIndex(point)) == 1 for point in lps.tolist())
 
 
-def test_it_says_what_it_is_and_what_it_was_made_of(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_the_segmentation_names_its_segment_algorithm_and_source(head_series: list[Dataset], tmp_path: Path) -> None:
     folder = save(head_series, tmp_path / "scan")
     image, slices, files = convert(folder, tmp_path / "image.nii.gz")
     mask = np.zeros(image.shape, np.uint8)
@@ -126,7 +126,7 @@ def test_it_says_what_it_is_and_what_it_was_made_of(head_series: list[Dataset], 
     assert instances == {one.SOPInstanceUID for one in head_series}
 
 
-def test_the_same_mask_has_the_same_uid_and_another_mask_another(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_the_uid_depends_on_the_mask(head_series: list[Dataset], tmp_path: Path) -> None:
     folder = save(head_series, tmp_path / "scan")
     image, slices, files = convert(folder, tmp_path / "image.nii.gz")
     mask = np.zeros(image.shape, np.uint8)
@@ -138,7 +138,7 @@ def test_the_same_mask_has_the_same_uid_and_another_mask_another(head_series: li
     assert uids[0] == uids[1] != uids[2]
 
 
-def test_a_mask_without_lesion_is_a_segmentation_too(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_a_mask_without_lesion_becomes_a_segmentation(head_series: list[Dataset], tmp_path: Path) -> None:
     folder = save(head_series, tmp_path / "scan")
     image, slices, files = convert(folder, tmp_path / "image.nii.gz")
     read = highdicom.seg.segread(written(folder, np.zeros(image.shape, np.uint8), image, slices, files))
@@ -146,7 +146,7 @@ def test_a_mask_without_lesion_is_a_segmentation_too(head_series: list[Dataset],
     assert read.SegmentSequence[0].SegmentLabel == "Stroke lesion"
 
 
-def test_instances_and_frames_in_another_order_do_not_move_it(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_the_order_of_instances_and_frames_does_not_move_the_mask(head_series: list[Dataset], tmp_path: Path) -> None:
     order = np.random.default_rng(1).permutation(48)
     shuffled = [head_series[number] for number in order]
     for name, stored in (("single", shuffled), ("multi", [enhanced(head_series[::-1])])):
@@ -158,7 +158,7 @@ def test_instances_and_frames_in_another_order_do_not_move_it(head_series: list[
         assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, np.argwhere(mask).tolist()))
 
 
-def test_what_an_anonymiser_took_away_is_not_missed(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_attributes_that_an_anonymiser_removed_are_not_needed(head_series: list[Dataset], tmp_path: Path) -> None:
     for one in head_series:
         for keyword in ("PatientName", "PatientBirthDate", "StudyID", "AccessionNumber", "ReferringPhysicianName"):
             del one[keyword]

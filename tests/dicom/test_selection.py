@@ -1,4 +1,4 @@
-"""The T1w series is found among others, for a reason that is told; what is no stack of slices is never taken."""
+"""The T1w series is found among others, with a reason; a series that is not a stack of slices is never taken."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def localizer(series: list[Dataset]) -> list[Dataset]:
     return [*slices[:6], *(turned(one) for one in slices[6:])]
 
 
-def test_of_a_study_the_native_t1w_series_is_taken_and_the_reasons_are_told(
+def test_the_t1w_series_before_contrast_is_taken_and_the_reasons_are_listed(
     head_series: list[Dataset], tmp_path: Path
 ) -> None:
     study = (
@@ -51,7 +51,7 @@ def test_of_a_study_the_native_t1w_series_is_taken_and_the_reasons_are_told(
     assert choice.lines() == [
         "taken: series 5 (SAG MPRAGE 220 FOV): T1w, 48 slices of 3.6 mm",
         f"passed over: series 1 (3-plane): series 1 (3-plane) in {tmp_path}/1 has slices in several directions: a "
-        "localizer or several stacks, no single volume.",
+        "localizer or several stacks, not one volume.",
         "passed over: series 2 (AX T2 TSE): its name says 'T2'",
         "passed over: series 3 (AX unnamed): its echo time is 95 ms, 15 or less are T1w",
         "passed over: series 4 (SAG DARK-FLUID): its name says 'DARK-FLUID'",
@@ -90,7 +90,7 @@ LONG = {"EchoTime": 9, "RepetitionTime": 2500, "InversionTime": None}
         ("CT head", {"Modality": "CT", "SOPClassUID": CTImageStorage}, "it holds CT Image Storage"),
     ],
 )
-def test_names_and_times_of_many_scanners(
+def test_names_and_times_of_many_scanners_are_recognised(
     description: str, changes: dict, reason: str, head_series: list[Dataset], tmp_path: Path
 ) -> None:
     save(another(head_series, 3, description, **changes), tmp_path)

@@ -1,4 +1,4 @@
-"""A series that is no whole stack of slices is refused in one sentence; one that was only copied twice is not."""
+"""A series that is not a complete stack of slices is refused in one sentence; duplicate files are ignored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def without(keyword: str) -> Change:
 
 
 def moved(series: list[Dataset]) -> list[Dataset]:
-    """The last slice 0.9 mm further along the normal, a quarter of the distance."""
+    """Move the last slice by 0.9 mm along the normal, a quarter of the distance."""
     row, column = np.array(series[-1].ImageOrientationPatient, dtype=float).reshape(2, 3)
     step = np.array(series[-1].ImagePositionPatient, dtype=float) - np.array(series[-2].ImagePositionPatient, float)
     normal = np.cross(row, column) * np.sign(np.cross(row, column) @ step)
@@ -58,7 +58,7 @@ def in_time(series: list[Dataset]) -> list[Dataset]:
 
 
 def another_image(series: list[Dataset]) -> list[Dataset]:
-    """A second image under the UID of the first."""
+    """Add a second image with the UID of the first."""
     (copy,) = another(series[3:4], 5, series[0].SeriesDescription, SeriesInstanceUID=series[0].SeriesInstanceUID)
     copy.SOPInstanceUID = series[0].SOPInstanceUID
     return [*series, copy]
@@ -69,12 +69,12 @@ def ct(series: list[Dataset]) -> list[Dataset]:
 
 
 BROKEN: dict[str, tuple[Change, str]] = {
-    "one slice is missing": (lambda series: series[:20] + series[21:], "lacks 1 slices (47 are there, 3.60 mm apart)"),
-    "seven are": (lambda series: series[:9] + series[12:30] + series[34:], "lacks 7 slices (41 are there, 3.60 mm"),
+    "one slice is missing": (lambda series: series[:20] + series[21:], "lacks 1 of 48 slices (3.60 mm apart)"),
+    "seven are": (lambda series: series[:9] + series[12:30] + series[34:], "lacks 7 of 48 slices (3.60 mm"),
     "slices across": (lambda series: [*series[:40], *map(turned, series[40:])], "has slices in several directions"),
     "one uid, two images": (another_image, "has two different images of one UID: "),
-    "two echoes": (echoes, "has 48 slices where another one lies: several echoes, time points or copies"),
-    "frames in time": (in_time, "has 48 slices where another one lies"),
+    "two echoes": (echoes, "has 48 slices in the position of another: several echoes, time points or copies"),
+    "frames in time": (in_time, "has 48 slices in the position of another"),
     "two multi-frame objects": (
         lambda series: [enhanced(series), enhanced(series)],
         "holds 2 objects, multi-frame ones among them",
@@ -87,14 +87,14 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "uneven slices": (moved, "has slices 3.60 to 4.50 mm apart: equal distances are expected"),
     "seven slices": (lambda series: series[:7], "has 7 slices: a head of at least 8 is expected"),
-    "no place": (without("ImagePositionPatient"), "does not say where its slices lie (ImagePositionPatient)"),
-    "no size": (without("PixelSpacing"), "does not say where its slices lie (PixelSpacing)"),
+    "no place": (without("ImagePositionPatient"), "does not give the positions of its slices (ImagePositionPatient)"),
+    "no size": (without("PixelSpacing"), "does not give the positions of its slices (PixelSpacing)"),
     "ct": (ct, "is of modality CT: MR is expected"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_told_in_a_sentence(name: str, head_series: list[Dataset], tmp_path: Path) -> None:
+def test_a_broken_series_is_refused_in_a_sentence(name: str, head_series: list[Dataset], tmp_path: Path) -> None:
     change, sentence = BROKEN[name]
     save(change(head_series), tmp_path / "scan")
     (series,), faults = read_series(find_dicom_files(tmp_path / "scan", tmp_path / "results"))
@@ -115,7 +115,20 @@ def test_a_copy_of_an_instance_counts_once(head_series: list[Dataset], tmp_path:
     assert find_slices(series).shape == (48, 64, 64)
 
 
-def test_slices_are_in_the_order_of_their_places(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_two_series_may_have_instances_of_the_same_uid(head_series: list[Dataset], tmp_path: Path) -> None:
+    save(head_series, tmp_path / "a")
+    for one in head_series:
+        one.SeriesInstanceUID, one.SeriesNumber = f"{one.SeriesInstanceUID}.1", 9
+    save(head_series, tmp_path / "b")
+    found, faults = read_series(find_dicom_files(tmp_path, tmp_path / "results"))
+    assert faults == {}
+    assert [(series.number, len(series.files), series.folder.name) for series in found] == [
+        ("5", 48, "a"),
+        ("9", 48, "b"),
+    ]
+
+
+def test_slices_are_in_the_order_of_their_positions(head_series: list[Dataset], tmp_path: Path) -> None:
     shuffled = np.random.default_rng(0).permutation(48)
     save([head_series[number] for number in shuffled], tmp_path)
     (series,), _ = read_series(find_dicom_files(tmp_path, tmp_path / "results"))
@@ -126,7 +139,9 @@ def test_slices_are_in_the_order_of_their_places(head_series: list[Dataset], tmp
     assert np.linalg.norm(slices.affine[:3, :3], axis=0) == pytest.approx([3.6, 3.4375, 3.4375], abs=1e-3)
 
 
-def test_damaged_files_and_the_index_of_a_cd(head_series: list[Dataset], tmp_path: Path) -> None:
+def test_damaged_files_are_reported_and_the_index_of_a_cd_is_ignored(
+    head_series: list[Dataset], tmp_path: Path
+) -> None:
     save(head_series, tmp_path)
     whole = (tmp_path / "000.dcm").read_bytes()
     (tmp_path / "cut.dcm").write_bytes(whole[:700])

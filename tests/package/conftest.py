@@ -1,4 +1,4 @@
-"""What the tests of the package share: the packaged copy, the shipped network, slices across a simulated lesion."""
+"""Fixtures of the package's tests: the package, the shipped network, slices through a simulated lesion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(bundle_root())
 
 
 def dice(one: np.ndarray, two: np.ndarray) -> float:
-    """Of two masks that are not both empty."""
+    """Return the Dice score of two masks that are not both empty."""
     return float(2 * (one & two).sum() / (one.sum() + two.sum()))
 
 
@@ -32,7 +32,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def packaged(package: tuple[Path, Path]) -> Path:
-    """The folder."""
+    """The folder of the package."""
     return package[0]
 
 
@@ -47,7 +47,7 @@ def scan(template_head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def network() -> TSRLNet:
-    """The shipped one, float32, in ``eval()``."""
+    """The shipped network, float32, in ``eval()``."""
     made = TSRLNet().eval()
     made.load_state_dict(torch.load(ROOT / "models" / "model.pt", weights_only=True))
     return made
@@ -55,7 +55,7 @@ def network() -> TSRLNet:
 
 @pytest.fixture(scope="session")
 def stacks(scan: Path, network: TSRLNet) -> torch.Tensor:
-    """The stacks ``(16, 4, 96, 96)`` of the scan in which the network sees most lesion, the most of all last."""
+    """The 16 stacks ``(16, 4, 96, 96)`` of the scan in which the network sees most lesion, in increasing order."""
     image = VolumePreprocessing("image", spacing_mm=2.0, slice_size=96, space="native")({"image": str(scan)})["image"]
     every = stack_padded(pad_slices(image.as_tensor()[0]))
     with torch.no_grad():

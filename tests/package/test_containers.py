@@ -1,4 +1,4 @@
-"""The containers' recipes: what they copy and run is done here in a fresh environment, as images cannot be built."""
+"""The Dockerfiles: their steps are done in a fresh environment, because no image can be built here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECIPES = ("Dockerfile", "Dockerfile.cuda")
 
 
 def instructions(recipe: str) -> list[tuple[str, str]]:
-    """Each instruction of a recipe with what follows it, continued lines joined."""
+    """Return the instructions of a Dockerfile with their arguments, continued lines joined."""
     text = (ROOT / "containers" / recipe).read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
@@ -42,7 +42,7 @@ def test_base_is_pinned_and_the_user_is_not_root(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_all_that_is_copied_is_here_and_not_ignored(recipe: str) -> None:
+def test_all_copied_files_exist_and_are_not_ignored(recipe: str) -> None:
     copied = [word for rest in values(recipe, "COPY") for word in shlex.split(rest)[:-1]]
     assert [name for name in copied if not (ROOT / name).exists()] == []
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
@@ -52,7 +52,7 @@ def test_all_that_is_copied_is_here_and_not_ignored(recipe: str) -> None:
 
 @pytest.fixture(scope="module", params=RECIPES)
 def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A recipe's name and a folder in which its steps were done: ``files``, its working folder, and ``python``.
+    """A Dockerfile's name and a folder in which its steps were done: ``files``, its working folder, and ``python``.
 
     Left out is what needs root (the user) and the address of CPU packages, which is an option of pip's.
     """

@@ -1,4 +1,4 @@
-"""The packaged bundle where nothing but its declared packages is installed, from a folder that is not the bundle's."""
+"""The packaged bundle with only its declared packages installed, run from another folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.package
 
 
 def run(words: list[str | Path], cwd: Path, **environment: str) -> str:
-    """A command's output; it must end well."""
+    """Return the output of a command, which must succeed."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(
         words, cwd=cwd, env=inherited | environment, capture_output=True, text=True, timeout=3600, check=False
@@ -33,7 +33,7 @@ def run(words: list[str | Path], cwd: Path, **environment: str) -> str:
 
 
 def requirements(packaged: Path) -> list[str]:
-    """What metadata.json declares, as the Model Zoo's get_bundle_requirements.py reads it."""
+    """Return the requirements in metadata.json, as the Model Zoo's get_bundle_requirements.py reads them."""
     metadata = json.loads((packaged / "configs" / "metadata.json").read_text())
     versions = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
     return [
@@ -44,7 +44,7 @@ def requirements(packaged: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def python(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Python in an environment that is made for these tests and removed after them."""
+    """The Python of an environment that is made for these tests and removed after them."""
     environment = tmp_path_factory.mktemp("environment")
     run([sys.executable, "-m", "venv", environment], ROOT)
     made = environment / "bin" / "python"
@@ -54,7 +54,7 @@ def python(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def masked(python: str | Path, root: Path, scan: Path, output: Path, *words: str) -> np.ndarray:
-    """The mask of the scan by the bundle in ``root``, run in the folder of the output."""
+    """Return the mask of the scan by the bundle in ``root``, run in the output folder."""
     output.mkdir()
     command: list[str | Path] = [python, "-m", "monai.bundle", "run", "inference", "--backend", "torch"]
     command += ["--config_file", root / "configs" / "inference.json", "--dataset_dir", scan, "--output_dir", output]
@@ -70,7 +70,9 @@ def expected(scan: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray
     return mask
 
 
-def test_nothing_else_is_installed_and_all_fits_together(python: Path, packaged: Path, tmp_path: Path) -> None:
+def test_only_declared_packages_are_installed_and_their_versions_fit(
+    python: Path, packaged: Path, tmp_path: Path
+) -> None:
     run([python, "-m", "pip", "check"], tmp_path)
     installed = {
         line["name"].lower() for line in json.loads(run([python, "-m", "pip", "list", "--format", "json"], tmp_path))
@@ -93,7 +95,7 @@ with torch.no_grad():
 """
 
 
-def test_load_gives_a_network_that_computes_what_ours_does(python: Path, packaged: Path, tmp_path: Path) -> None:
+def test_the_loaded_network_computes_the_same_logits(python: Path, packaged: Path, tmp_path: Path) -> None:
     stacks = torch.rand(2, 4, 96, 96, generator=torch.Generator().manual_seed(0))
     torch.save(stacks, tmp_path / "stacks.pt")
     words = [packaged.parent, tmp_path / "stacks.pt", tmp_path / "logits.pt"]
@@ -130,7 +132,7 @@ def test_the_batch_command_gives_the_same_mask(
 
 
 def test_training_writes_weights_that_inference_reads(python: Path, packaged: Path, scan: Path, tmp_path: Path) -> None:
-    """A thin network over the slices of one case; every package of the training's handlers is needed."""
+    """A narrow network is trained on the slices of one case, which needs every package of the handlers."""
     truth = tmp_path / "data" / "labels" / scan.name
     for folder in ("images", "labels"):
         (tmp_path / "data" / folder).mkdir(parents=True)

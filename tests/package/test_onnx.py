@@ -1,4 +1,4 @@
-"""``monai.bundle onnx_export`` as docs/runtimes.md has it: onnxruntime gives what torch gives, for any batch."""
+"""``monai.bundle onnx_export`` as in docs/runtimes.md: onnxruntime gives torch's masks for any batch size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_masks_of_simulated_slices_are_the_same_for_any_batch(
 
 
 def test_slices_of_another_size_are_refused(exported: Path) -> None:
-    """The patches' pooling has the size of the export in it: another size must never give a mask."""
+    """The size at export is fixed in the pooling of the patches: another size must never give a mask."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""The package: what is in it and what is not, the same bytes twice, nothing lost; the Model Zoo's checks on it."""
+"""The package: its contents, the same bytes each time, no lost files, and the Model Zoo's checks."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ USERS_PAGES = (
     *("README.md", "hospital.md", "simulation.md", "cohorts.md", "model_zoo.md"),
     *("dicom.md", "many_machines.md", "monai-deploy.md", "monai-label.md", "runtimes.md"),
 )
-"""Of docs/, those that are read for using the bundle; others tell how the repository's own numbers came about."""
+"""The pages of docs/ about the use of the bundle; the others are about this repository's own results."""
 NOT_PACKAGED = {"scripts.package", "benchmarks.agreement", "benchmarks.boxes", "benchmarks.many_volumes"}
-"""Commands of these pages that are run in the repository."""
+"""Commands on these pages that are run in the repository."""
 
 
 def names(folder: Path) -> list[str]:
@@ -74,20 +74,22 @@ def test_the_zip_holds_the_folder_file_by_file(package: tuple[Path, Path]) -> No
         "models/model.json",
         "models/model.pt",
         "requirements.txt",
+        "scripts/command.py",
         "scripts/segment.py",
     ],
 )
-def test_what_a_user_needs_is_there_as_it_is_here(name: str, packaged: Path) -> None:
+def test_files_that_a_user_needs_are_in_the_package_unchanged(name: str, packaged: Path) -> None:
     assert (packaged / name).read_bytes() == (ROOT / name).read_bytes()
 
 
-def test_all_code_that_configs_name_is_there(packaged: Path) -> None:
+def test_all_code_that_configs_name_is_in_the_package(packaged: Path) -> None:
     assert {name for name in names(ROOT / "bundle") if name.endswith(".py")} <= set(names(packaged / "bundle"))
 
 
-def test_nothing_else_is_there(packaged: Path) -> None:
+def test_nothing_else_is_in_the_package(packaged: Path) -> None:
     parts = {"LICENSE", "bundle", "configs", "docs", "models", "scripts"}
-    assert {path.name for path in packaged.iterdir()} == parts | set(REQUIREMENTS)
+    assert {path.name for path in packaged.iterdir()} == parts | {"requirements", "requirements.txt"}
+    assert {f"requirements/{path.name}" for path in (packaged / "requirements").iterdir()} == set(REQUIREMENTS[1:])
     unwanted = re.compile(
         r"(^|/)(\.|__pycache__|tests?/|test_|conftest|benchmarks)|\.(pyc|nii|nii\.gz|mgz|zip|ts|log)$"
     )
@@ -104,7 +106,7 @@ def test_no_path_of_a_machine_is_in_any_text(packaged: Path) -> None:
 
 
 def imported(file: Path) -> Iterator[str]:
-    """The modules that a file imports."""
+    """Yield the modules that a file imports."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -112,7 +114,7 @@ def imported(file: Path) -> Iterator[str]:
             yield str(node.module)
 
 
-def test_no_module_imports_what_is_left_out(packaged: Path) -> None:
+def test_no_module_imports_a_module_outside_the_package(packaged: Path) -> None:
     modules = {module for file in packaged.rglob("*.py") for module in imported(file)}
     ours = {module for module in modules if module.split(".")[0] in ("bundle", "scripts", "tests", "benchmarks")}
     assert "bundle.segmenter" in ours
@@ -147,9 +149,9 @@ def test_commands_of_a_page_are_in_the_package(page: str, packaged: Path) -> Non
 def small(tmp_path: Path) -> Path:
     """A copy of the bundle with weights of a few bytes."""
     root = tmp_path / "small"
-    for part in ("bundle", "configs", "docs", "scripts"):
+    for part in ("bundle", "configs", "docs", "requirements", "scripts"):
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("LICENSE", *REQUIREMENTS):
+    for file in ("LICENSE", "requirements.txt"):
         shutil.copy(ROOT / file, root)
     (root / "models").mkdir()
     shutil.copy(ROOT / "models" / "model.json", root / "models")
@@ -181,15 +183,15 @@ def test_a_package_replaces_an_earlier_one_and_leaves_nothing_else(small: Path, 
     assert sorted(path.name for path in output.iterdir()) == [folder.name, archive.name]
 
 
-def test_a_file_of_the_user_s_is_not_lost(small: Path, tmp_path: Path) -> None:
+def test_a_user_s_own_file_is_not_lost(small: Path, tmp_path: Path) -> None:
     folder, _ = write_package(small, tmp_path)
     (folder / "models" / "mine.pt").write_bytes(b"my own")
-    with pytest.raises(InputError, match=r"models/mine\.pt is no part of the package and would be lost: move it"):
+    with pytest.raises(InputError, match=r"models/mine\.pt is not part of the package and would be lost: move it"):
         write_package(small, tmp_path)
     assert (folder / "models" / "mine.pt").read_bytes() == b"my own"
 
 
-def test_what_fails_half_way_leaves_the_earlier_package(
+def test_a_failed_write_leaves_the_earlier_package(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, archive = write_package(small, tmp_path / "output")
@@ -252,7 +254,7 @@ def test_an_output_that_is_a_file_is_named_in_a_sentence(tmp_path: Path) -> None
 
 
 def monai_bundle(packaged: Path, folder: Path, *words: str) -> str:
-    """What ``python -m monai.bundle`` says; it must end well."""
+    """Return the output of ``python -m monai.bundle``, which must succeed."""
     command = [sys.executable, "-m", "monai.bundle", *words]
     environment = {**os.environ, "PYTHONPATH": str(packaged)}
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -268,7 +270,7 @@ def test_metadata_fits_the_schema(packaged: Path, tmp_path: Path) -> None:
     assert "metadata is verified with no error" in monai_bundle(packaged, tmp_path, "verify_metadata", *words)
 
 
-def test_the_network_takes_and_gives_what_metadata_says(packaged: Path, tmp_path: Path) -> None:
+def test_shapes_of_the_network_s_input_and_output_are_those_in_metadata(packaged: Path, tmp_path: Path) -> None:
     configs = packaged / "configs"
     words = ("--meta_file", str(configs / "metadata.json"), "--config_file", str(configs / "inference.json"))
     said = monai_bundle(packaged, tmp_path, "verify_net_in_out", "--net_id", "network_def", *words)
@@ -290,7 +292,7 @@ def test_versions_are_exact() -> None:
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) and said for version, said in METADATA["changelog"].items())
 
 
-def test_scores_are_the_card_s_and_say_that_lesions_are_simulated() -> None:
+def test_scores_in_metadata_are_those_of_the_card() -> None:
     card = (ROOT / "docs" / "README.md").read_text()
     (mean,) = re.findall(r"^\| all \| \d+ \| ([\d.]+) \(sd", card, re.MULTILINE)
     (middle,) = re.findall(r"^Median DSC ([\d.]+),", card, re.MULTILINE)

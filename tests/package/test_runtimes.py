@@ -1,4 +1,4 @@
-"""Other runtimes: OpenVINO's files, the TensorRT overlay, and the way to the Hugging Face Hub, up to the upload."""
+"""Other runtimes: OpenVINO's files, the TensorRT overlay, and the Hugging Face Hub without the upload."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_masks_of_openvino_s_files_are_torch_s_at_any_batch_and_size(
 
 
 @pytest.mark.openvino
-def test_weights_that_are_none_are_named(tmp_path: Path) -> None:
+def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
     words = [
         sys.executable,
         "-m",
@@ -57,12 +57,14 @@ def test_weights_that_are_none_are_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_suffix_is_named(tmp_path: Path) -> None:
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"network\.onnx does not end in \.xml: OpenVINO keeps a network as"):
         export(str(tmp_path / "network.onnx"))
 
 
-def test_without_openvino_it_is_said_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_openvino_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("scripts.export.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"^OpenVINO is not installed: pip install -r requirements/openvino\.txt"):
         export(str(tmp_path / "network.xml"))
@@ -90,7 +92,7 @@ def test_the_tensorrt_overlay_gives_the_volume_to_the_network_in_the_file(
 
 
 class FakeHub:
-    """What MONAI calls of ``huggingface_hub``; it keeps what it is told and the files that it would upload."""
+    """The part of ``huggingface_hub`` that MONAI calls; it keeps the calls and the files that would be uploaded."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -113,7 +115,7 @@ class FakeHub:
         return f"https://huggingface.co/{repo_id}"
 
 
-def test_the_package_goes_to_the_hub_whole_with_a_card_and_a_tag(
+def test_the_whole_package_goes_to_the_hub_with_a_card_and_a_tag(
     packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = FakeHub()

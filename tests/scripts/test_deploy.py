@@ -1,4 +1,4 @@
-"""The command without the SDK, which is in no environment but its own: tests/deploy has the rest."""
+"""The command without the SDK, which needs an environment of its own; tests/deploy has the other tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from bundle.errors import InputError
 from scripts.deploy import deploy
 
 
-def test_without_the_sdk_it_is_said_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_sdk_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("scripts.deploy.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"^The MONAI Deploy App SDK is not installed: pip install -r requirements/d"):
         deploy(str(tmp_path), str(tmp_path / "output"))

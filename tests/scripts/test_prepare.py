@@ -1,4 +1,4 @@
-"""``python -m scripts.prepare``: the datalists it writes, twice the same, what it prints and what it refuses."""
+"""``python -m scripts.prepare``: the datalists that it writes, what it prints and what it refuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TWO_SESSIONS, TWO_MASKS = range(9), range(100, 120)
 
 
 def save(path: Path, voxels: int = 0, value: float = 1, affine: np.ndarray = MNI) -> Path:
-    """An image, or a mask with so many voxels."""
+    """Write an image, or a mask with this many voxels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     if voxels:
@@ -32,7 +32,7 @@ def save(path: Path, voxels: int = 0, value: float = 1, affine: np.ndarray = MNI
 
 
 def atlas_r1(root: Path, subjects: range) -> Path:
-    """ATLAS R1.1 in miniature: nine sites, the first nine subjects with two sessions, some cases with two masks."""
+    """Make a small ATLAS R1.1: nine sites, the first nine subjects with two sessions, some cases with two masks."""
     for number in subjects:
         for session in ("t01", "t02") if number in TWO_SESSIONS else ("t01",):
             subject = f"{31768 + number:06d}"
@@ -96,7 +96,7 @@ def test_the_datalist_is_what_training_and_evaluation_read(prepared: Path) -> No
             assert item["case"] == name.replace("/", "_")
 
 
-def test_united_masks_are_written_and_single_ones_used_where_they_lie(prepared: Path, whole: Path) -> None:
+def test_united_masks_are_written_and_single_masks_used_in_place(prepared: Path, whole: Path) -> None:
     file = prepared / "datalist.json"
     labels = {item["case"]: Path(item["label"]) for key in ("training", "test") for item in load_datalist(file, key)}
     written = [label for label in labels.values() if label.is_relative_to(prepared)]
@@ -109,13 +109,13 @@ def test_united_masks_are_written_and_single_ones_used_where_they_lie(prepared: 
     assert np.array_equal(np.asarray(united.dataobj).ravel(), [1] * 3 + [0] * (np.prod(SHAPE) - 3))
 
 
-def test_the_summary_tells_cases_volumes_and_sizes(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_summary_has_cases_volumes_and_sizes(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     prepare("atlas_r1", str(small), str(tmp_path / "out"))
     assert lines_of(capsys) == [
         "ATLAS R1.1: 12 cases of 10 subjects at 9 sites",
         # Subjects 7 to 16 have 8 to 17 voxels of 1 mm3, 7 and 8 twice: 8 8 9 9 10 11 | 12 13 14 15 16 17.
         "lesions: 0.01 to 0.02 mL, median 0.01 mL",
-        f"labels: 0 written to {tmp_path}/out/labels, 12 used where they lie",
+        f"labels: 0 written to {tmp_path}/out/labels, 12 used in place",
         "note: the release has 229 cases",
         f"{tmp_path}/out/datalist.json: 10 training, 2 test",
     ]
@@ -179,7 +179,7 @@ def test_another_split_is_not_written_over_the_first(
     output = tmp_path / "out"
     prepare("atlas_r1", str(small), str(output), **first)
     before = contents(output)
-    with pytest.raises(InputError, match=rf"json is there with other {changed}: choose another folder, or remove it"):
+    with pytest.raises(InputError, match=rf"json exists with other {changed}: choose another folder, or remove it"):
         prepare("atlas_r1", str(small), str(output), **second)
     assert contents(output) == before
 
@@ -187,7 +187,7 @@ def test_another_split_is_not_written_over_the_first(
 def test_a_split_with_other_cases_is_not_written_over_the_first(small: Path, tmp_path: Path) -> None:
     prepare("atlas_r1", str(small), str(tmp_path / "out"))
     atlas_r1(small, range(17, 18))
-    with pytest.raises(InputError, match=r"datalist\.json is there with other training"):
+    with pytest.raises(InputError, match=r"datalist\.json exists with other training"):
         prepare("atlas_r1", str(small), str(tmp_path / "out"))
 
 
@@ -195,12 +195,12 @@ def test_a_split_with_other_cases_is_not_written_over_the_first(small: Path, tmp
 def test_a_datalist_of_another_origin_is_not_overwritten(small: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/datalist.json").write_text(text)
-    with pytest.raises(InputError, match=r"is there with other name, layout, split, seed, training, test: choose"):
+    with pytest.raises(InputError, match=r"exists with other name, layout, split, seed, training, test: choose"):
         prepare("atlas_r1", str(small), str(tmp_path / "out"))
     assert (tmp_path / "out/datalist.json").read_text() == text
 
 
-def test_all_problems_are_told_at_once_and_no_datalist_is_written(small: Path, tmp_path: Path) -> None:
+def test_all_problems_are_listed_and_no_datalist_is_written(small: Path, tmp_path: Path) -> None:
     folders = sorted(small.glob("Site*/*/t01"))
     images = [next(folder.glob("*t1w*")) for folder in folders]
     masks = [next(folder.glob("*Lesion*")) for folder in folders]
@@ -227,7 +227,7 @@ def test_all_problems_are_told_at_once_and_no_datalist_is_written(small: Path, t
 
 
 def bids(root: Path, sessions: int, unlabelled: int = 0) -> Path:
-    """Subjects with two sessions each, the last ones without masks."""
+    """Make subjects with two sessions each, the last ones without masks."""
     for number in range(sessions):
         name = f"sub-{number // 2}_ses-{number % 2}"
         save(root / f"sub-{number // 2}/ses-{number % 2}/anat/{name}_T1w.nii.gz")
@@ -236,7 +236,7 @@ def bids(root: Path, sessions: int, unlabelled: int = 0) -> Path:
     return root
 
 
-def test_sessions_that_do_not_allow_8_to_2_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_sessions_that_do_not_allow_8_to_2_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     prepare("bids", str(bids(tmp_path / "even", 8)), str(tmp_path / "of_8"))  # 1.6 would be tested
     assert lines_of(capsys)[-1] == f"{tmp_path}/of_8/datalist.json: 6 training, 2 test"
     prepare("bids", str(bids(tmp_path / "odd", 14)), str(tmp_path / "of_14"))  # 2.8 would be tested
@@ -258,7 +258,7 @@ def test_sessions_without_mask_are_named(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize("inside", ["", "/prepared"])
 def test_the_download_is_not_written_to(small: Path, inside: str) -> None:
     before = contents(small)
-    with pytest.raises(InputError, match=r"lies in .*: choose a folder outside, so that the download stays as it is"):
+    with pytest.raises(InputError, match=r" is in .*: choose a folder outside, so that the download stays unchanged"):
         prepare("atlas_r1", str(small), f"{small}{inside}")
     assert contents(small) == before
 
@@ -270,7 +270,7 @@ def test_folds_without_the_split_into_folds_are_refused(small: Path, tmp_path: P
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The module run as a program, in this process."""
+    """A function that runs the module as a program, in this process."""
 
     def run(*words: object) -> None:
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
@@ -292,7 +292,7 @@ def test_the_command_writes_a_datalist(small: Path, tmp_path: Path, command: Cal
     ]
 
 
-def test_the_command_ends_with_1_and_a_sentence(
+def test_an_error_ends_the_command_with_code_1_and_a_sentence(
     tmp_path: Path, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
