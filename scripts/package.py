@@ -31,6 +31,7 @@ _PARTS = (
     "configs/logging.conf",
     "docs/*.md",
     "docs/*.png",
+    "docs/*.svg",
     "docs/data_license.txt",
     "models/model.json",
     "models/model.pt",
