@@ -20,11 +20,24 @@ NAME = "stroke_lesion_t1w_segmentation"
 """The name of the folder; MONAI Label takes the task from its last word."""
 
 # Commands for inference and training. Those of the thesis and of this repository's own pages are left out.
-_COMMANDS = ("curve", "demo", "deploy", "dicom_receiver", "export", "picture", "prepare", "segment", "simulate")
+_COMMANDS = (
+    *("average", "curve", "demo", "deploy", "dicom_receiver", "export", "picture", "prepare", "segment"),
+    "simulate",
+)
 _PARTS = (
-    *("LICENSE", "configs/**/*.json", "configs/logging.conf", "models/model.json", "models/model.pt"),
-    *("bundle/**/*.py", "bundle/transforms/mni152/*", "bundle/volumes/niivue/*", "bundle/volumes/templates/*"),
-    *("docs/*.md", "docs/*.png", "docs/*.svg", "docs/data_license.txt"),
+    "LICENSE",
+    "bundle/**/*.py",
+    "bundle/transforms/mni152/*",
+    "bundle/volumes/niivue/*",
+    "bundle/volumes/templates/*",
+    "configs/**/*.json",
+    "configs/logging.conf",
+    "docs/*.md",
+    "docs/*.png",
+    "docs/*.svg",
+    "docs/data_license.txt",
+    "models/model.json",
+    "models/model.pt",
     "requirements.txt",
     *(f"requirements/{job}.txt" for job in ("deploy", "dicom", "label", "onnx", "openvino", "ray")),
     *(f"scripts/{module}.py" for module in ("__init__", "command", *_COMMANDS)),
