@@ -135,8 +135,10 @@ def find_lesions(
         in_mni = None if to_mni is None else apply_affine(to_mni, points_mm)
         side = "unknown" if in_mni is None else _side(in_mni)
         region = "" if in_mni is None or regions is None else regions.at(in_mni)
-        centre_mm, p = points_mm.mean(axis=0).tolist(), probability[box][inside]
-        means = float(p.mean()), float(entropy_bits(p).mean())
-        found.append(VolumeLesion(number, len(points_mm) * voxel_ml(affine), *centre_mm, side, region, *means))
+        x_mm, y_mm, z_mm = points_mm.mean(axis=0).tolist()
+        p = probability[box][inside]
+        mean_p, mean_bits = float(p.mean()), float(entropy_bits(p).mean())
+        volume_ml = len(points_mm) * voxel_ml(affine)
+        found.append(VolumeLesion(number, volume_ml, x_mm, y_mm, z_mm, side, region, mean_p, mean_bits))
     found.sort(key=lambda lesion: lesion.volume_ml, reverse=True)
     return [lesion._replace(number=number) for number, lesion in enumerate(found, start=1)]

@@ -98,7 +98,7 @@ def test_every_file_has_the_right_status(scans: Scans, undisturbed: Run) -> None
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_bad_is_told_in_its_sentence(name: str, scans: Scans, undisturbed: Run) -> None:
+def test_each_bad_file_is_reported_in_a_sentence(name: str, scans: Scans, undisturbed: Run) -> None:
     row = rows(undisturbed.output, scans.folder)[f"bad/{name}"]
     assert row["status"] == "failed"
     assert BAD[name][1] in row["error"]

@@ -53,7 +53,8 @@ def test_without_the_packages_it_is_said_how_to_install_them(monkeypatch: pytest
 def test_options_for_dicom_are_refused_where_there_is_none(option: dict, tmp_path: Path) -> None:
     make(tmp_path, "scan.nii", content=b"")
     (name,) = option
-    with pytest.raises(InputError, match=re.escape(f"--{name} is for DICOM, and {tmp_path}/scan.nii holds none.")):
+    sentence = f"--{name} is for DICOM, but there is none in {tmp_path}/scan.nii."
+    with pytest.raises(InputError, match=re.escape(sentence)):
         segment(str(tmp_path / "scan.nii"), str(tmp_path / "results"), **option)
 
 
