@@ -74,8 +74,7 @@ class SegmentOptions:
 
     def config(self, **further: Any) -> ConfigParser:
         """Return configs/inference.json with the options and further values in place of its own."""
-        parser = ConfigParser()
-        parser.read_config(str(Path(bundle_root()) / "configs" / "inference.json"))
+        parser = ConfigParser(ConfigParser.load_config_file(f"{bundle_root()}/configs/inference.json"))
         names = ("threshold", "smallest_lesion_ml", "tta_flips", "on_failure", "bias_correction", "space", "amp")
         values = {name: getattr(self, name) for name in (*names, "backend")}
         values |= {"save_probability": self.probability, "ckpt_path": self.weights, **further}
@@ -161,8 +160,10 @@ def make_batch(
             raise InputError(f"An option cannot be used: {reason}") from error
         raise
     backend = parser.get_parsed_content("inferer").backend.name
-    # Other backends have their own memory.
-    (keep_freed_memory if backend == "torch" else return_freed_memory)()
+    if backend == "torch":
+        keep_freed_memory()
+    else:  # it manages its own memory
+        return_freed_memory()
     return batch, backend
 
 

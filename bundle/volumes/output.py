@@ -74,7 +74,7 @@ def report(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], outp
     for record in failed:
         print(f"Failed: {record['error']}", file=sys.stderr)
     print(
-        f"{len(mine) - len(failed)} of {len(asked)} volumes are segmented, {len(checked)} of these should be looked at."
+        f"{len(mine) - len(failed)} of {len(asked)} volumes are segmented, {len(checked)} of these should be checked."
         f"\nReport: {output / 'report.html'}\nTables: {output / 'volumes.tsv'}, {output / 'lesions.tsv'}"
         f"\nLog:    {output / 'segment.log'}\nNot for clinical use."
     )
@@ -93,8 +93,10 @@ def describe_timing(
         seconds: for the volumes.
     """
     done = [record["timing"] for record in records if record["status"] == "done"]
-    lines = [f"Seconds: {import_seconds:.1f} for imports, {ready_seconds:.1f} for the network, {seconds:.1f} at work."]
+    lines = [
+        f"Seconds: {import_seconds:.1f} for imports, {ready_seconds:.1f} for the network, {seconds:.1f} for the volumes."
+    ]
     if done:
         medians = ", ".join(f"{step} {median(timing[step] for timing in done):.2f}" for step in done[0])
-        lines.append(f"Seconds a volume, medians of {len(done)}: {medians}.")
+        lines.append(f"Seconds per volume, medians of {len(done)}: {medians}.")
     return "\n".join(lines)

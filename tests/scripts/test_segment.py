@@ -129,11 +129,11 @@ def test_ctrl_c_ends_it_with_a_sentence(scans: Path, tmp_path: Path) -> None:
         time.sleep(0.05)
     time.sleep(2)  # the worker imports what it needs
     os.killpg(process.pid, signal.SIGINT)
-    told, complained = process.communicate(timeout=120)
+    printed, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "Traceback" not in complained
-    assert "Stopped: the same command goes on from here." in complained
-    assert "0 of 3 volumes are segmented" in told
+    assert "Traceback" not in errors
+    assert "Stopped: the same command goes on from here." in errors
+    assert "0 of 3 volumes are segmented" in printed
 
 
 @pytest.mark.openvino
@@ -284,16 +284,18 @@ def test_help_does_not_wait_for_torch() -> None:
 def test_timing_reports_the_seconds_of_each_step(scans: Path, tmp_path: Path) -> None:
     done = segment(scans, tmp_path / "results", timing=True)
     steps = r"load \d+\.\d\d, registration 0\.00, network \d+\.\d\d, write \d+\.\d\d"
-    assert re.search(rf"^Seconds a volume, medians of 3: {steps}\.$", done.stdout, re.MULTILINE)
-    told = re.search(r"^Seconds: (\S+) for imports, (\S+) for the network, (\S+) at work\.$", done.stdout, re.MULTILINE)
-    assert told is not None
+    assert re.search(rf"^Seconds per volume, medians of 3: {steps}\.$", done.stdout, re.MULTILINE)
+    printed = re.search(
+        r"^Seconds: (\S+) for imports, (\S+) for the network, (\S+) for the volumes\.$", done.stdout, re.MULTILINE
+    )
+    assert printed is not None
     records = [json.loads(file.read_text()) for file in (tmp_path / "results" / "records").rglob("*.json")]
     timings = [record["timing"] for record in records]
     assert [sum(timing.values()) for timing in timings] == [record["seconds"] for record in records]
     # One thread reads and writes beside the network, so work is at least each of the two, and at most their sum.
     network = sum(timing["network"] for timing in timings)
     beside = sum(timing["load"] + timing["write"] for timing in timings)
-    assert max(network, beside) - 0.1 <= float(told[3]) <= network + beside + 5.0
+    assert max(network, beside) - 0.1 <= float(printed[3]) <= network + beside + 5.0
 
 
 def test_an_output_folder_that_cannot_be_made_is_reported(scans: Path, tmp_path: Path) -> None:
