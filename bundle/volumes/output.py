@@ -94,7 +94,7 @@ def describe_timing(
     """
     done = [record["timing"] for record in records if record["status"] == "done"]
     lines = [
-        f"Seconds: {import_seconds:.1f} for imports, {ready_seconds:.1f} for the network, {seconds:.1f} for the volumes."
+        f"Seconds: {import_seconds:.1f} for imports, {ready_seconds:.1f} for the network, {seconds:.1f} for volumes."
     ]
     if done:
         medians = ", ".join(f"{step} {median(timing[step] for timing in done):.2f}" for step in done[0])

@@ -286,7 +286,7 @@ def test_timing_reports_the_seconds_of_each_step(scans: Path, tmp_path: Path) ->
     steps = r"load \d+\.\d\d, registration 0\.00, network \d+\.\d\d, write \d+\.\d\d"
     assert re.search(rf"^Seconds per volume, medians of 3: {steps}\.$", done.stdout, re.MULTILINE)
     printed = re.search(
-        r"^Seconds: (\S+) for imports, (\S+) for the network, (\S+) for the volumes\.$", done.stdout, re.MULTILINE
+        r"^Seconds: (\S+) for imports, (\S+) for the network, (\S+) for volumes\.$", done.stdout, re.MULTILINE
     )
     assert printed is not None
     records = [json.loads(file.read_text()) for file in (tmp_path / "results" / "records").rglob("*.json")]
