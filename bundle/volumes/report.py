@@ -59,15 +59,13 @@ def _row(record: Mapping[str, Any], output: Path) -> dict[str, Any]:
     """Return what the page shows of a volume."""
     view, picture = f"views/{record['name']}.html", f"figures/{record['name']}.png"
     if record["status"] == "failed":
-        return {"name": record["name"], "view": None, "picture": None, "status": "failed", "notes": [record["error"]]}
+        return {**record, "notes": [record["error"]], "view": None, "picture": None}
     return {
-        "name": record["name"],
-        "view": view if view in record.get("files", ()) else None,
+        **record,
         "status": "check" if record["warnings"] else "done",
         "notes": record["warnings"],
-        "volume_ml": record["volume_ml"],
-        "lesions": record["lesions"],
         "quality": quality_in_words(record),
+        "view": view if view in record.get("files", ()) else None,
         "picture": picture if (output / picture).exists() else None,
     }
 
