@@ -1,6 +1,6 @@
-"""What a command asks for, and from it the network, the pipeline and the batch: the same for every command.
+"""From the options of a command to network, pipeline and batch.
 
-``scripts.segment``, the DICOM receiver, the machines of a Ray cluster and ``scripts.export`` take this way.
+``scripts.segment``, the DICOM receiver, the machines of a Ray cluster and ``scripts.export`` use it.
 """
 
 from __future__ import annotations
@@ -40,27 +40,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentOptions", "batch_on_machine", "load_network", "make_batch", "run"]
 
-_ALL_DONE, _SOME_FAILED = 0, 1
-# On the results; the weights have a hash of their own.
+# On the results; the weights have their own hash.
 _WITHOUT_EFFECT = ("ckpt_path", "dataset_dir", "inferer::progress", "output_dir", "progress")
 
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """All options of a command that its results depend on; None leaves the value to configs/inference.json.
+    """The options that results depend on, described in the help of ``python -m scripts.segment``.
 
-    Args:
-        threshold: probability from which a voxel is lesion.
-        smallest_lesion_ml: smaller lesions are left out.
-        probability: write the probability of each voxel too.
-        uncertainty: write its entropy too.
-        views: write a page for each volume too.
-        tta_flips, amp, backend: see :class:`bundle.inferers.SliceStackInferer`.
-        on_failure, bias_correction, space: see :class:`bundle.transforms.VolumePreprocessing`.
-        regions: a label image in MNI space.
-        weights: a file.
-        series: number or UID of the series that is taken of each DICOM study.
-        structured_report: write a DICOM structured report too.
+    None stands for the value in configs/inference.json.
     """
 
     threshold: float | None = None
@@ -81,13 +69,12 @@ class SegmentOptions:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> SegmentOptions:
-        """Return the options among the arguments of a command, which may have fewer and others of its own."""
+        """Return the options among the arguments of a command, which may lack some and have others of its own."""
         return cls(**{option.name: arguments[option.name] for option in fields(cls) if option.name in arguments})
 
     def config(self, **further: Any) -> ConfigParser:
-        """Return configs/inference.json with the options, and with further values, in place of its own."""
-        parser = ConfigParser()
-        parser.read_config(str(Path(bundle_root()) / "configs" / "inference.json"))
+        """Return configs/inference.json with the options and further values in place of its own."""
+        parser = ConfigParser(ConfigParser.load_config_file(f"{bundle_root()}/configs/inference.json"))
         names = ("threshold", "smallest_lesion_ml", "tta_flips", "on_failure", "bias_correction", "space", "amp")
         values = {name: getattr(self, name) for name in (*names, "backend")}
         values |= {"save_probability": self.probability, "ckpt_path": self.weights, **further}
@@ -95,25 +82,25 @@ class SegmentOptions:
         return parser
 
     def settings_hash(self, parser: ConfigParser) -> str:
-        """Return a hash of all that the results depend on beside input, weights and software.
+        """Return a hash of all that the results depend on besides input, weights and software.
 
         Args:
-            parser: of :meth:`config`.
+            parser: the result of :meth:`config`.
         """
         settings = {name: value for name, value in parser.config.items() if name not in _WITHOUT_EFFECT}
-        # Files count by their content; the choice of a series is one of the input.
+        # Files enter by their content; the chosen series is part of the input.
         options = replace(self, weights=None, series=None, regions=self.regions and file_hash(Path(self.regions)))
         asked = {**settings, "options": asdict(options), "trained_with": parser.get_parsed_content("trained_with")}
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
     def for_other_machines(self) -> SegmentOptions:
-        """Return the options with paths that hold in other working directories too."""
+        """Return the options with absolute paths, which are valid in other working directories too."""
         weights, regions = (file and str(Path(file).absolute()) for file in (self.weights, self.regions))
         return replace(self, weights=weights, regions=regions)
 
 
 def load_network(parser: ConfigParser) -> torch.nn.Module:
-    """Return the config's network with its weights."""
+    """Return the network of a config with its weights."""
     network: torch.nn.Module = parser.get_parsed_content("network")
     for load in parser.get_parsed_content("handlers"):
         load(Engine(lambda engine, batch: None))
@@ -122,15 +109,15 @@ def load_network(parser: ConfigParser) -> torch.nn.Module:
 
 def _batch(parser: ConfigParser, options: SegmentOptions, output: Path, workers: int) -> VolumeBatch:
     regions = None if options.regions is None else RegionAtlas(options.regions)
-    network, inferer = load_network(parser), parser.get_parsed_content("inferer")
-    device, threshold = (parser.get_parsed_content(name) for name in ("device", "threshold"))
-    weights = file_hash(Path(parser.get_parsed_content("ckpt_path")))
+    network, get = load_network(parser), parser.get_parsed_content
+    inferer, device, threshold = map(get, ("inferer", "device", "threshold"))
+    weights = file_hash(Path(get("ckpt_path")))
     version = json.loads((Path(bundle_root()) / "configs" / "metadata.json").read_text())["version"]
     pipeline = VolumePipeline(
-        parser.get_parsed_content("preprocessing"),
+        get("preprocessing"),
         output,
-        threshold=threshold,
-        smallest_lesion_ml=options.smallest_lesion_ml,
+        threshold,
+        options.smallest_lesion_ml,
         save_probability=options.probability,
         save_uncertainty=options.uncertainty,
         save_view=options.views,
@@ -144,7 +131,7 @@ def _batch(parser: ConfigParser, options: SegmentOptions, output: Path, workers:
 
     versions = f"stroke lesion bundle {version}, monai {monai.__version__}, torch {torch.__version__}"
     ledger = Ledger(output, weights, options.settings_hash(parser), versions)
-    return VolumeBatch(pipeline, infer, ledger, workers, parser.get_parsed_content("progress"))
+    return VolumeBatch(pipeline, infer, ledger, workers, get("progress"))
 
 
 def make_batch(
@@ -153,9 +140,9 @@ def make_batch(
     """Return a batch that is ready to run, and the name of the backend that computes its network.
 
     Args:
-        options: what is asked for.
+        options: those of the command.
         output: the folder of the results.
-        workers: processes beside this one.
+        workers: processes besides this one.
         progress: show a bar over the volumes.
         slice_progress: show a bar over the slices of each volume.
 
@@ -167,7 +154,7 @@ def make_batch(
     parser = options.config(progress=progress, **{"inferer::progress": slice_progress})
     try:
         batch = _batch(parser, options, output, workers)
-    except (RuntimeError, TypeError, ValueError) as error:  # MONAI makes a RuntimeError of what a component raises
+    except (RuntimeError, TypeError, ValueError) as error:  # MONAI raises RuntimeErrors from those of components
         if find_input_error(error) is None:
             reason = " ".join(str(error.__cause__ or error).split())
             raise InputError(f"An option cannot be used: {reason}") from error
@@ -175,26 +162,26 @@ def make_batch(
     backend = parser.get_parsed_content("inferer").backend.name
     if backend == "torch":
         keep_freed_memory()
-    else:  # it has memory of its own
+    else:  # it manages its own memory
         return_freed_memory()
     return batch, backend
 
 
 def _find(source: str, output: Path, options: SegmentOptions) -> tuple[list[VolumeInput], list[str]]:
-    """Return the volumes of a source and, of its DICOM studies, which series were taken and why.
+    """Return the volumes of a source, and lines on which series of its DICOM studies were chosen and why.
 
     Raises:
-        InputError: if there are none, or options for DICOM and no DICOM.
+        InputError: if there are no volumes, or options for DICOM and no DICOM.
     """
     files = find_dicom_files(source, output)
     if not files:
         volumes = find_volumes(source, output)
         for name in ("series", "structured_report"):
             if getattr(options, name):
-                raise InputError(f"--{name} is for DICOM, and {source} holds none.")
+                raise InputError(f"--{name} is for DICOM, but there is none in {source}.")
         return volumes, []
     check_installed()
-    from bundle.dicom.source import find_studies  # here, so that a batch of images does not wait for it
+    from bundle.dicom.source import find_studies  # late, so that a batch of images does not wait for it
 
     images = find_volumes(source, output, may_be_none=True) if Path(source).is_dir() else []
     names = [volume.name for volume in images]
@@ -203,7 +190,7 @@ def _find(source: str, output: Path, options: SegmentOptions) -> tuple[list[Volu
 
 
 def _identity(batch: VolumeBatch, backend: str) -> dict[str, str]:
-    """Return what has to be the same on the machines of a cluster, for the same masks."""
+    """Return what must be equal on all machines of a cluster, so that masks are."""
     ledger = batch.ledger
     return {"software": ledger.versions, "network": backend, "weights": ledger.weights, "settings": ledger.settings}
 
@@ -213,27 +200,17 @@ def batch_on_machine(expected: Mapping[str, str], options: SegmentOptions, outpu
 
     Args:
         expected: software, network, weights and settings of the machine where the command runs.
-        options: what is asked for.
+        options: those of the command.
         output: the folder of the results.
 
     Raises:
-        InputError: if the machine has others, or something is missing on it.
+        InputError: if those of this machine differ, or something is missing on it.
     """
     batch, backend = make_batch(options, output)
     for kind, found in _identity(batch, backend).items():
         if found != expected[kind]:
-            raise InputError(f"its {kind} is {found}, where {expected[kind]} is expected, as on the first machine.")
+            raise InputError(f"its {kind} is {found}, but {expected[kind]} is expected, as on the first machine.")
     return batch
-
-
-def _work(batch: VolumeBatch | ClusterBatch, volumes: Sequence[VolumeInput]) -> None:
-    """Segment volumes until all are done, or it is stopped."""
-    try:
-        batch.run(volumes)
-    except KeyboardInterrupt:
-        print("Stopped: the same command goes on from here.", file=sys.stderr)
-    except InputError as error:  # of a machine of the cluster
-        print(f"Error: {error}", file=sys.stderr)
 
 
 def run(
@@ -246,27 +223,27 @@ def run(
     progress: bool = True,
     import_seconds: float | None = None,
 ) -> int:
-    """Segment volumes, and print what came of it.
+    """Segment volumes, and print a summary.
 
     Args:
-        source: where they are.
+        source: where the volumes are.
         output: the folder of the results.
-        options: what is asked for.
+        options: those of the command.
         shard: ``"i/n"`` for the i-th of n parts of the volumes.
-        workers: processes beside this one; 2, or none for a single volume.
-        ray: the address of a Ray cluster whose machines do the work.
+        workers: processes besides this one; by default 2, or none for a single volume.
+        ray: the address of a Ray cluster whose machines segment.
         progress: show a bar.
-        import_seconds: how long the imports took, if the seconds are to be printed.
+        import_seconds: how long the imports took, to print it with the seconds of the other steps.
 
     Returns:
         the exit code: 0 if all are segmented, else 1.
 
     Raises:
-        InputError: if nothing can be done.
+        InputError: if nothing can be segmented.
     """
     begin = time.perf_counter()
     if ray is not None and workers is not None:
-        raise InputError("--workers is for one machine: with --ray each core of each machine has a volume of its own.")
+        raise InputError("--workers is for one machine: with --ray each core of each machine segments a volume.")
     keep_to_quota()
     target = Path(output).resolve()
     volumes, choices = _find(source, target, options)
@@ -279,15 +256,17 @@ def run(
             logging.getLogger("bundle").info("%s", line)
         for line in choices:
             print(line)
+        build = partial(batch_on_machine, _identity(batch, backend), options.for_other_machines(), target)
         ready = time.perf_counter()
-        if ray is None:
-            _work(batch, asked)
-        else:
-            build = partial(batch_on_machine, _identity(batch, backend), options.for_other_machines(), target)
-            _work(ClusterBatch(batch.ledger, build, progress), asked)
+        try:
+            (batch if ray is None else ClusterBatch(batch.ledger, build, progress)).run(asked)
+        except KeyboardInterrupt:
+            print("Stopped: the same command goes on from here.", file=sys.stderr)
+        except InputError as error:  # from a machine of the cluster
+            print(f"Error: {error}", file=sys.stderr)
     done = time.perf_counter()
     records = batch.ledger.records(volumes)
     all_done = report(records, asked, target)
     if import_seconds is not None:
         print(describe_timing(records, import_seconds, ready - begin, done - ready))
-    return _ALL_DONE if all_done else _SOME_FAILED
+    return 0 if all_done else 1

@@ -14,12 +14,11 @@ __all__ = ["render"]
 
 
 def render(template: str | Path, **values: Any) -> str:
-    """Return a page.
+    """Return a page. The filter ``link`` turns a relative path into a URL.
 
     Args:
-        template: file; in one that ends in ``.html`` all values are escaped.
-        values: by their names in the template. Bytes of a file's name that are not Unicode are shown as ``\\xff``. The
-            filter ``link`` makes a relative path a URL.
+        template: the file; if it ends in ``.html`` all values are escaped.
+        values: by their names in the template. Bytes of a file's name that are not Unicode are shown as ``\\xff``.
     """
     path = Path(template)
     return _environment(path.parent).get_template(path.name).render(values)
@@ -41,5 +40,5 @@ def _environment(folder: Path) -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    # Not of Markup, a subclass of str, which would be escaped a second time.
+    # Only str itself: a Markup, a subclass, would be escaped a second time.
     return value.encode("utf-8", "backslashreplace").decode() if type(value) is str else value

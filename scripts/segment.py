@@ -1,4 +1,4 @@
-"""A batch of T1w volumes to lesion masks, tables and a report: ``python -m scripts.segment INPUT OUTPUT``."""
+"""Lesion masks, tables and a report of a batch of T1w volumes: ``python -m scripts.segment INPUT OUTPUT``."""
 
 from __future__ import annotations
 
@@ -40,50 +40,50 @@ def segment(
     series: str | None = None,
     structured_report: bool = False,
 ) -> None:
-    """Segments stroke lesions in T1w volumes. Not for clinical use.
+    """Segment stroke lesions in T1w volumes. Not for clinical use.
 
-    Of a DICOM study the T1w series is taken; which one, and why, is told and logged (docs/dicom.md).
+    In a DICOM study the T1w series is segmented; which one was chosen, and why, is printed and logged (docs/dicom.md).
 
     Each volume gets a mask on its own grid, OUTPUT/<name>_space-orig_label-L_desc-lesion_mask.nii.gz, and a picture;
-    the batch gets volumes.tsv, lesions.tsv, report.html and segment.log. A volume that cannot be used is named in one
-    sentence and never stops the others. The same command goes on after a stop: what is finished is left as it is,
-    unless its input, the weights or the settings have changed. Exit code 0: all segmented; 1: some failed; 2: nothing
-    could be done.
+    the batch gets volumes.tsv, lesions.tsv, report.html and segment.log. A volume that cannot be used is reported in
+    one sentence and never stops the others. After a stop the same command continues: finished volumes are skipped,
+    unless their input, the weights or the settings have changed. Exit code 0: all are segmented; 1: some failed; 2:
+    nothing could be segmented.
 
     Args:
         source: a file (NIfTI, MGH), a folder with its subfolders, of images and DICOM studies, a BIDS dataset, a
             pattern such as 'scans/*.nii.gz', or a list of paths (.txt, or .csv or .tsv with a column "image").
         output: the folder of the results.
-        threshold: probability from which a voxel is lesion; that of the weights unless given.
-        smallest_lesion_ml: smaller lesions are left out; three voxels of the network are 0.024 mL.
-        probability: write the probability of each voxel too.
-        uncertainty: write the entropy of that probability too, 0 to 1 bit.
-        views: write a page for each volume too, to look through it in three planes; the report links to it.
+        threshold: probability from which a voxel is lesion; by default that of the weights.
+        smallest_lesion_ml: smaller lesions are removed; three voxels of the network are 0.024 mL.
+        probability: also write the probability of each voxel.
+        uncertainty: also write the entropy of that probability, 0 to 1 bit.
+        views: also write a page for each volume that shows it slice by slice in three planes, linked in the report.
         tta_flips: "[[0]]" averages with a left-right mirrored pass; twice the time.
-        on_failure: of the registration to MNI space: "raise" fails the volume, "native" segments it where it lies and
-            flags it.
-        bias_correction: take the scanner's bias field out first (N4), for images that are bright on one side.
-        regions: a label image in MNI space, of arterial territories or lobes, to name where each lesion is.
-        weights: other weights than models/model.pt.
+        on_failure: if the registration to MNI space fails: "raise" fails the volume, "native" segments it without
+            registration and flags it.
+        bias_correction: correct the scanner's bias field first (N4), for images that are bright on one side.
+        regions: a label image in MNI space, of arterial territories or lobes, to name the region of each lesion.
+        weights: a file to use instead of models/model.pt.
         space: "native" for weights that were trained without registration.
-        amp: bfloat16 where the processor has it.
-        backend: "openvino" (pip install -r requirements/openvino.txt) is faster on a CPU than "torch"; "auto" takes it
-            where it is installed. "openvino_int8" is faster still, with masks that differ a little.
-        shard: "i/n" takes the i-th of n parts of the volumes, for job arrays; all may share OUTPUT.
-        workers: processes beside this one that read, register and write; 2, or none for a single volume.
+        amp: bfloat16 if the processor supports it.
+        backend: "openvino" (pip install -r requirements/openvino.txt) is faster on a CPU than "torch"; "auto" uses it
+            if it is installed. "openvino_int8" is even faster, with slightly different masks.
+        shard: "i/n" segments the i-th of n parts of the volumes, for job arrays; all can share OUTPUT.
+        workers: processes besides this one that read, register and write; by default 2, or 0 for a single volume.
         ray: "host:port" of a Ray cluster (pip install -r requirements/ray.txt) that this machine belongs to, to spread
-            the volumes over its machines; OUTPUT is in a folder that they share. docs/many_machines.md.
+            the volumes over its machines; OUTPUT must be in a folder that they share (docs/many_machines.md).
         progress: show a bar.
-        timing: say at the end where the seconds went.
-        series: number or SeriesInstanceUID of the series that is taken of each DICOM study, whatever it is called.
-        structured_report: write the volumes of a DICOM study's lesions as a structured report (TID 1500) too.
+        timing: print at the end how long each step took.
+        series: number or SeriesInstanceUID of the series to segment in each DICOM study, whatever its name is.
+        structured_report: also write the volumes of a DICOM study's lesions as a structured report (TID 1500).
     """
     arguments = locals()
     begin = time.perf_counter()
-    # The garbage collector would search all that is imported again and again, for a quarter of the import's time, and
-    # for more than a second at the end.
+    # The garbage collector would scan all imported objects repeatedly: a quarter of the import's time, and more than a
+    # second at the end.
     gc.disable()
-    from bundle.segmenter import SegmentOptions, run  # here, so that --help does not wait for torch
+    from bundle.segmenter import SegmentOptions, run  # late, so that --help does not wait for torch
 
     gc.freeze()
     gc.enable()

@@ -19,7 +19,7 @@ from bundle.data.simulate.parts import Part, heads_of, lookalike_heads, masks_of
 from bundle.files import replacing, write_json
 from bundle.processes import begin_worker
 from bundle.transforms import atlas_grid
-from bundle.volumes import save_lesion_overview, save_volume_distribution
+from bundle.volumes.picture import save_lesion_overview, save_volume_distribution
 from scripts.command import run_command
 
 __all__ = ["simulate"]

@@ -1,4 +1,4 @@
-"""The volumes of a batch, where they come from and what their results are called."""
+"""The volumes of a batch: their sources and the names of their results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,12 +38,12 @@ def file_hash(file: Path) -> str:
 
 
 class Algorithm(NamedTuple):
-    """The description of what makes the masks, for results that name it.
+    """A description of what makes the masks, for results that name it.
 
     Args:
-        name: of the network.
-        version: of this software.
-        weights: SHA-256 of the network's weights.
+        name: that of the network.
+        version: that of this software.
+        weights: SHA-256 of the weights.
         threshold: probability from which a voxel is lesion.
     """
 
@@ -53,7 +54,7 @@ class Algorithm(NamedTuple):
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The weights and the threshold, under the names by which results give them."""
+        """The weights and the threshold, by their names in the results."""
         return {"weights SHA-256": self.weights, "threshold": f"{self.threshold:g}"}
 
 
@@ -62,17 +63,16 @@ class VolumeInput:
     """A volume of a batch: an image file. Other sources of volumes are subclasses.
 
     Args:
-        file: the image; it need not exist: a missing file that a list names is a failure of its volume alone.
-        name: of its results, without suffix: the folders below the input's and the stem; no other volume of the batch
-            has it. A BIDS name has lost its ``_T1w``; one of more than 180 bytes is cut, and ends in 8 digits of its
-            hash.
+        file: the image; it need not exist: a missing file in a list is a failure of its volume alone.
+        name: of its results, unique in the batch, without suffix: the folders below the source's, and the stem. A BIDS
+            name is without its ``_T1w``; a name of more than 180 bytes is cut, and ends in 8 digits of its hash.
     """
 
     file: Path
     name: str
 
     def result_path(self, output: Path, kind: str, suffix: str = ".nii.gz") -> Path:
-        """Return where a result is, by a BIDS derivative's name.
+        """Return the path of a result, with the name of a BIDS derivative.
 
         Args:
             output: the folder of the results.
@@ -82,7 +82,7 @@ class VolumeInput:
         return output / f"{self.name}_space-orig_label-L_{kind}{suffix}"
 
     def content_hash(self) -> str:
-        """Return the SHA-256 of what the volume is made from.
+        """Return the SHA-256 of the file or files that the volume is made from.
 
         Raises:
             OSError: if it cannot be read.
@@ -90,14 +90,14 @@ class VolumeInput:
         return file_hash(self.file)
 
     def prepare_source(self) -> None:
-        """Make ``file``, where the source is not an image already.
+        """Make ``file``, if the source is not an image already.
 
         Raises:
             InputError: if it cannot be made.
         """
 
     def extra_paths(self, output: Path) -> list[Path]:
-        """Return all results there can be in the form of the source, beside those of every volume."""
+        """Return the paths of all results in the form of the source, besides those of every volume."""
         return []
 
     def write_extra(self, output: Path, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None) -> list[Path]:
@@ -105,7 +105,7 @@ class VolumeInput:
 
         Args:
             output: the folder of the results.
-            lesions: of the mask.
+            lesions: those of the mask.
             algorithm: what made the mask.
 
         Raises:
@@ -115,22 +115,14 @@ class VolumeInput:
         return []
 
 
-def _expects(source: str) -> str:
-    return (
-        f"{source} does not exist: a T1w image ({', '.join(IMAGE_SUFFIXES)}), a folder of them, a BIDS dataset, "
-        f"a pattern such as 'scans/*.nii.gz', or a list ({', '.join(_LISTS)}) is expected."
-    )
-
-
 def _in_bids(folder: Path, outside: Path) -> list[Path]:
-    """The T1w images of the subjects; derivatives and source data are left out."""
-    subjects = [path for path in sorted(folder.glob("sub-*")) if path.is_dir()]
-    files = [file for subject in subjects for file in images_below(subject, outside)]
-    return [file for file in files if parse_name(file).is_t1w]
+    """Find the T1w images of the subjects, without derivatives and source data."""
+    found = (file for subject in sorted(folder.glob("sub-*")) for file in images_below(subject, outside))
+    return [file for file in found if parse_name(file).is_t1w]
 
 
 def _in_list(file: Path) -> list[Path]:
-    """A path a line in a text file; in a table, those of the column that is named for it. From the list's folder on."""
+    """Return the paths in a list, relative to its folder: one a line in a text file, those of a column in a table."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -146,15 +138,8 @@ def _in_list(file: Path) -> list[Path]:
     return [file.parent / entry for entry in entries if entry]
 
 
-def _shared_folder(files: list[Path], base: Path) -> Path:
-    """The base, or where files lie outside of it, the folder that holds all of them."""
-    if all(file.is_relative_to(base) for file in files):
-        return base
-    return Path(os.path.commonpath([file.parent for file in files]))
-
-
 def _short(name: str) -> str:
-    """A name that leaves room for what results are called; file systems take 255 bytes."""
+    """Return a name that leaves room for the suffixes of results; file systems allow 255 bytes."""
     if len(name.encode()) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -162,40 +147,37 @@ def _short(name: str) -> str:
 
 
 def _names(files: list[Path], base: Path) -> Iterator[str]:
-    """Of the results, each once: the folders below the base, and the stem, or the whole name where that is taken."""
+    """Yield unique names of results: the folders below the base, and the stem, or the whole name if that is taken."""
     taken: set[str] = set()
     for file in files:
         name = stem(file)
         name = name.removesuffix("_T1w") if parse_name(name).is_t1w else name
-        for candidate in (name, file.name, *(f"{file.name}-{number}" for number in range(2, len(files) + 2))):
-            path = (file.relative_to(base).parent / _short(candidate)).as_posix()
-            # Upper and lower case are one on some file systems.
-            if path.casefold() not in taken:
-                taken.add(path.casefold())
-                yield path
-                break
+        candidates = chain((name, file.name), (f"{file.name}-{number}" for number in count(2)))
+        paths = ((file.relative_to(base).parent / _short(candidate)).as_posix() for candidate in candidates)
+        # Some file systems do not distinguish upper and lower case.
+        path = next(path for path in paths if path.casefold() not in taken)
+        taken.add(path.casefold())
+        yield path
 
 
 def _matching(pattern: str) -> tuple[list[Path], Path]:
-    """The files that fit, sorted, and the pattern's folder before its first wildcard."""
-    parts = Path(pattern).parts
-    wild = next(number for number, part in enumerate(parts) if _WILD.search(part))
-    base = Path(*parts[:wild])
-    return sorted(file for file in base.glob("/".join(parts[wild:])) if file.is_file()), base
+    """Return the files that match, sorted, and the folder of the pattern before its first wildcard."""
+    base = next(folder for folder in Path(pattern).parents if not _WILD.search(str(folder)))
+    return sorted(file for file in base.glob(str(Path(pattern).relative_to(base))) if file.is_file()), base
 
 
 def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = False) -> list[VolumeInput]:
-    """The volumes of a batch, in the order of their paths, or of the list.
+    """Find the volumes of a batch, in the order of their paths, or of the list.
 
     Args:
         source: an image; a folder, searched with its subfolders; a BIDS dataset (a folder with
-            ``dataset_description.json``), of which the subjects' T1w images count; a pattern; or a list of paths, as
-            text or as a table with a column image, file, path or filename.
+            ``dataset_description.json``), in which only the T1w images of the subjects are found; a pattern; or a list
+            of paths, as text or as a table with a column image, file, path or filename.
         output: the folder of the results, which is not searched.
-        may_be_none: for a source that holds DICOM, in which images are welcome and not expected.
+        may_be_none: whether a source without an image is allowed, as one with DICOM is.
 
     Raises:
-        InputError: when the source does not exist, holds no image, or is a table without a column of paths.
+        InputError: if the source does not exist, holds no image, or is a table without a column of paths.
     """
     path, outside = Path(source), Path(output).resolve()
     if path.is_dir():
@@ -203,19 +185,23 @@ def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = Fal
         files = _in_bids(path, outside) if bids else list(images_below(path, outside))
         expected = "T1w images named sub-<label>..._T1w" if bids else f"files ending in {', '.join(IMAGE_SUFFIXES)}"
     elif path.suffix.lower() in _LISTS and path.is_file():
-        files, base, expected = _in_list(path), path.parent, "a path a line"
+        files, base, expected = _in_list(path), path.parent, "one path per line"
     elif path.is_file() or path.is_symlink():
         files, base, expected = [path], path.parent, "an image"
     elif _WILD.search(str(source)):
-        files, base = _matching(str(source))
-        expected = "files that fit the pattern"
+        (files, base), expected = _matching(str(source)), "files that match the pattern"
     else:
-        raise InputError(_expects(str(source)))
+        raise InputError(
+            f"{source} does not exist: a T1w image ({', '.join(IMAGE_SUFFIXES)}), a folder of them, a BIDS dataset, "
+            f"a pattern such as 'scans/*.nii.gz', or a list ({', '.join(_LISTS)}) is expected."
+        )
     if not files and not may_be_none:
         raise InputError(f"{source} holds no image; expected: {expected}.")
-    # A link's own name counts, not that of what it leads to: absolute, not resolved.
+    # Absolute, not resolved: the name of a link counts, not that of its target.
     files = list(dict.fromkeys(Path(os.path.normpath(file.absolute())) for file in files))
-    base = _shared_folder(files, Path(os.path.normpath(base.absolute())))
+    base = Path(os.path.normpath(base.absolute()))
+    if not all(file.is_relative_to(base) for file in files):
+        base = Path(os.path.commonpath([file.parent for file in files]))
     return [VolumeInput(file, name) for file, name in zip(files, _names(files, base), strict=True)]
 
 
@@ -228,9 +214,9 @@ def take_shard(volumes: Sequence[VolumeInput], shard: str | None) -> list[Volume
     if shard is None:
         return list(volumes)
     try:
-        number, count = map(int, shard.split("/"))
+        number, shards = map(int, shard.split("/"))
     except ValueError:
-        number, count = 0, 0
-    if not 1 <= number <= count:
-        raise InputError(f"--shard {shard} is none: i/n is expected, 1/4 to 4/4 for instance.")
-    return list(volumes[number - 1 :: count])
+        number, shards = 0, 0
+    if not 1 <= number <= shards:
+        raise InputError(f"--shard {shard} is not a shard: i/n is expected, such as 1/4 to 4/4.")
+    return list(volumes[number - 1 :: shards])

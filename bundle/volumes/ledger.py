@@ -1,4 +1,4 @@
-"""What is known of each volume of a batch: a JSON record in OUTPUT/records, by which a rerun does only the rest."""
+"""The records of a batch, a JSON file in OUTPUT/records for each volume, by which a rerun does only what is left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ledger:
         output: the folder of the results.
         weights: the hash of the network's weights.
         settings: a text of all settings, or its hash.
-        versions: of the software.
+        versions: those of the software.
     """
 
     output: Path
@@ -56,11 +56,11 @@ class Ledger:
     def unfinished(
         self, volumes: Sequence[VolumeInput], skip: Callable[[], object]
     ) -> Iterator[tuple[VolumeInput, dict[str, str]]]:
-        """Yield the volumes that are still to be done, each with its key.
+        """Yield the volumes that are not finished, each with its key.
 
         Args:
-            volumes: of the batch.
-            skip: is called for each of the others.
+            volumes: those of the batch.
+            skip: is called for each finished volume.
         """
         for volume in volumes:
             key, record = self.key(volume), self._read(volume)
@@ -75,7 +75,7 @@ class Ledger:
         self._write(volume, key, {"status": "done", "error": "", **found})
 
     def fail(self, volume: VolumeInput, key: Mapping[str, str], reason: str) -> None:
-        """Record in a sentence why a volume could not be segmented; an earlier mask is kept and named."""
+        """Record in a sentence why a volume could not be segmented, and name an earlier mask, which is kept."""
         earlier = volume.result_path(self.output, "desc-lesion_mask")
         kept = f" An earlier mask stays: {earlier}." if earlier.exists() else ""
         self._write(volume, key, {"status": "failed", "error": reason + kept})

@@ -1,4 +1,4 @@
-"""The lesions of a mask, each with its size, place and probability."""
+"""The lesions of a mask, each with its volume, location and probability."""
 
 from __future__ import annotations
 
@@ -22,40 +22,47 @@ _ON_ONE_SIDE = 0.9
 
 
 class VolumeLesion(NamedTuple):
-    """A connected piece of a mask; voxels that touch by a face, an edge or a corner belong together."""
+    """A connected component of a mask, see :mod:`bundle.lesions`.
+
+    Args:
+        number: from 1, the largest lesion first.
+        volume_ml: volume in mL.
+        x_mm: of the centre of mass in the image's world, to the right.
+        y_mm: to the front.
+        z_mm: to the top.
+        side: "left", "right" or "both" in MNI space; "unknown" if the head is not registered.
+        region: that with most of the lesion; empty without an atlas, or outside its regions.
+        mean_probability: over the lesion.
+        mean_uncertainty: the entropy of the probability in bits, 0..1.
+    """
 
     number: int
-    """From 1, the largest first."""
     volume_ml: float
     x_mm: float
-    """Of the centre of mass in the image's world, to the right; ``y_mm`` to the front, ``z_mm`` to the top."""
     y_mm: float
     z_mm: float
     side: str
-    """"left", "right" or "both" in MNI space; "unknown" without a place there."""
     region: str
-    """Of the atlas, that with most of the lesion; empty without an atlas, or outside of its regions."""
     mean_probability: float
     mean_uncertainty: float
-    """Entropy of the probability in bits, 0..1."""
 
     @property
     def centre_mm(self) -> tuple[float, float, float]:
-        """The centre of mass in the image's world."""
+        """The centre of mass in the image's world, in mm."""
         return self.x_mm, self.y_mm, self.z_mm
 
 
 class RegionAtlas:
-    """Regions in MNI space: arterial territories, lobes.
+    """An atlas of regions in MNI space, such as arterial territories or lobes.
 
-    Names stand beside the image, in the file of its name that ends in ``.tsv`` (BIDS: columns index and name) or
-    ``.txt`` (a line ``number|short name|name|...`` for each region); without one the numbers are the names.
+    The names of the regions are in a file of the image's name with the suffix ``.tsv`` (BIDS: columns index and name)
+    or ``.txt`` (a line ``number|short name|name|...`` for each region); without such a file their numbers are used.
 
     Args:
         file: label image in MNI space, 0 outside the regions.
 
     Raises:
-        InputError: when a file cannot be read or is not of this kind.
+        InputError: if a file cannot be read or is not an atlas.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -65,49 +72,42 @@ class RegionAtlas:
         except Exception as error:  # whatever a damaged file makes a reader raise
             raise InputError(explain(file, error)) from error
         if self.labels.ndim != 3 or self.labels.dtype.kind not in "iuf":
-            raise InputError(f"{file} is no 3D image of labels: an atlas in MNI space is expected.")
+            raise InputError(f"{file} is not a 3D image of labels: an atlas in MNI space is expected.")
         self.to_voxels = np.linalg.inv(image.affine)
         self.names = _region_names(Path(file))
 
     def at(self, points_mm: np.ndarray) -> str:
-        """The region that holds most of the points ``(N, 3)`` in MNI space, or an empty text outside of all."""
+        """Return the region with most of the points ``(N, 3)`` in MNI space, an empty text if none has any."""
         voxels = np.round(apply_affine(self.to_voxels, points_mm)).astype(int)
         inside = ((voxels >= 0) & (voxels < self.labels.shape)).all(axis=1)
         found = self.labels[tuple(voxels[inside].T)].astype(int)
-        counts = np.bincount(found[found > 0], minlength=1)
-        if not counts.any():
-            return ""
-        label = int(counts.argmax())
-        return self.names.get(label, str(label))
+        label = int(np.bincount(found[found > 0], minlength=1).argmax())
+        return self.names.get(label, str(label)) if label else ""
 
 
 def _region_names(image: Path) -> dict[int, str]:
-    beside = image.with_name(stem(image))
-    table, lines = (beside.with_name(beside.name + suffix) for suffix in (".tsv", ".txt"))
+    files = (image.with_name(stem(image) + suffix) for suffix in (".tsv", ".txt"))
+    if (file := next(filter(Path.exists, files), None)) is None:
+        return {}
     try:
-        if table.exists():
-            with table.open(newline="", encoding="utf-8") as stream:
-                return {int(row["index"]): row["name"] for row in csv.DictReader(stream, delimiter="\t")}
-        if lines.exists():
-            rows = [line.split("|") for line in lines.read_text(encoding="utf-8").splitlines() if line.strip()]
-            return {int(row[0]): row[2] for row in rows}
-    except (KeyError, IndexError, ValueError, UnicodeDecodeError) as error:
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if file.suffix == ".tsv":
+            return {int(row["index"]): row["name"] for row in csv.DictReader(lines, delimiter="\t")}
+        return {int(row[0]): row[2] for row in (line.split("|") for line in lines)}
+    except (KeyError, IndexError, ValueError) as error:
         raise InputError(
-            f"{table if table.exists() else lines} does not name the regions of {image}: columns index and name, or "
-            "lines 'number|short name|name', are expected."
+            f"{file} does not name the regions of {image}: columns index and name, or lines 'number|short name|name', "
+            "are expected."
         ) from error
-    return {}
 
 
 def _side(points_mm: np.ndarray) -> str:
     right = float((points_mm[:, 0] > 0).mean())
-    if 1 - _ON_ONE_SIDE < right < _ON_ONE_SIDE:
-        return "both"
-    return "right" if right >= _ON_ONE_SIDE else "left"
+    return "right" if right >= _ON_ONE_SIDE else "both" if right > 1 - _ON_ONE_SIDE else "left"
 
 
 def entropy_bits(probability: np.ndarray) -> np.ndarray:
-    """Return the uncertainty of each voxel's probability, 0 when it is 0 or 1, 1 when it is 0.5, as float32."""
+    """Return the entropy of each voxel's probability in bits, float32: 0 if it is 0 or 1, 1 if it is 0.5."""
     return ((entr(probability) + entr(1 - probability)) / np.log(2)).astype(np.float32)
 
 
@@ -118,38 +118,27 @@ def find_lesions(
     to_mni: np.ndarray | None = None,
     regions: RegionAtlas | None = None,
 ) -> list[VolumeLesion]:
-    """The lesions of a mask, the largest first.
+    """Find the lesions of a mask, the largest first.
 
     Args:
         mask: ``(H, W, D)``, not 0 is lesion.
         probability: of the same shape, 0..1.
         affine: voxels to the image's world in mm, ``(4, 4)``.
-        to_mni: from that world to MNI space, ``(4, 4)``; without it side and region are not known.
+        to_mni: from that world to MNI space, ``(4, 4)``; without it side and region are unknown.
         regions: an atlas in MNI space.
     """
-    labels, count = components(mask > 0)
-    boxes = ndimage.find_objects(labels)
+    labels, _ = components(mask > 0)
     found = []
-    for number in range(1, count + 1):
-        box = boxes[number - 1]
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
         inside = labels[box] == number
-        voxels = np.argwhere(inside) + [edge.start for edge in box]
-        points_mm = apply_affine(affine, voxels)
+        points_mm = apply_affine(affine, np.argwhere(inside) + [edge.start for edge in box])
         in_mni = None if to_mni is None else apply_affine(to_mni, points_mm)
-        p = probability[box][inside]
+        side = "unknown" if in_mni is None else _side(in_mni)
+        region = "" if in_mni is None or regions is None else regions.at(in_mni)
         x_mm, y_mm, z_mm = points_mm.mean(axis=0).tolist()
-        found.append(
-            VolumeLesion(
-                number,
-                len(voxels) * voxel_ml(affine),
-                x_mm,
-                y_mm,
-                z_mm,
-                side="unknown" if in_mni is None else _side(in_mni),
-                region="" if in_mni is None or regions is None else regions.at(in_mni),
-                mean_probability=float(p.mean()),
-                mean_uncertainty=float(entropy_bits(p).mean()),
-            )
-        )
+        p = probability[box][inside]
+        mean_p, mean_bits = float(p.mean()), float(entropy_bits(p).mean())
+        volume_ml = len(points_mm) * voxel_ml(affine)
+        found.append(VolumeLesion(number, volume_ml, x_mm, y_mm, z_mm, side, region, mean_p, mean_bits))
     found.sort(key=lambda lesion: lesion.volume_ml, reverse=True)
     return [lesion._replace(number=number) for number, lesion in enumerate(found, start=1)]

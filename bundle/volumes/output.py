@@ -1,4 +1,4 @@
-"""The folder of a batch's results as a whole: its description and log, its tables and report, and their summary."""
+"""The files of a whole batch in the folder of its results: description, log, tables and report; and the summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bundle.volumes.tables import write_tables
 
 __all__ = ["begin_output", "describe_timing", "report"]
 
-_SHARED = ("volumes.tsv", "lesions.tsv", "report.html")
+_TABLES_AND_REPORT = ("volumes.tsv", "lesions.tsv", "report.html")
 _DESCRIPTION = {
     "Name": "Stroke lesions",
     "BIDSVersion": "1.10.0",
@@ -31,14 +31,14 @@ def begin_output(output: Path, alone: bool) -> None:
 
     Args:
         output: the folder.
-        alone: whether nothing else writes there.
+        alone: whether no other program writes there.
 
     Raises:
         InputError: if nothing can be written there.
     """
     try:
         write_json(_DESCRIPTION, output / "dataset_description.json")
-        for name in _SHARED if alone else ():
+        for name in _TABLES_AND_REPORT if alone else ():
             remove_unfinished(output / name)
         log = logging.FileHandler(output / "segment.log", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
@@ -54,12 +54,12 @@ def report(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], outp
     """Write the tables and the report of a batch, and print a summary.
 
     Args:
-        records: of all volumes.
+        records: those of all volumes.
         asked: the volumes that this program was to segment.
         output: the folder of the results.
 
     Returns:
-        whether all that were asked for are segmented, and the tables written.
+        whether all volumes that were asked for are segmented, and the tables written.
     """
     try:
         write_tables(records, output)
@@ -74,7 +74,7 @@ def report(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], outp
     for record in failed:
         print(f"Failed: {record['error']}", file=sys.stderr)
     print(
-        f"{len(mine) - len(failed)} of {len(asked)} volumes are segmented, {len(checked)} of these should be looked at."
+        f"{len(mine) - len(failed)} of {len(asked)} volumes are segmented, {len(checked)} of these should be checked."
         f"\nReport: {output / 'report.html'}\nTables: {output / 'volumes.tsv'}, {output / 'lesions.tsv'}"
         f"\nLog:    {output / 'segment.log'}\nNot for clinical use."
     )
@@ -84,17 +84,19 @@ def report(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], outp
 def describe_timing(
     records: Sequence[Mapping[str, Any]], import_seconds: float, ready_seconds: float, seconds: float
 ) -> str:
-    """Return in words where the time of a run went.
+    """Return lines on how long the parts of a run took.
 
     Args:
-        records: of all volumes.
-        import_seconds: of the imports.
+        records: those of all volumes.
+        import_seconds: for the imports.
         ready_seconds: until the network was ready.
-        seconds: of the work itself.
+        seconds: for the volumes.
     """
     done = [record["timing"] for record in records if record["status"] == "done"]
-    lines = [f"Seconds: {import_seconds:.1f} for imports, {ready_seconds:.1f} for the network, {seconds:.1f} at work."]
+    lines = [
+        f"Seconds: {import_seconds:.1f} for imports, {ready_seconds:.1f} for the network, {seconds:.1f} for volumes."
+    ]
     if done:
         medians = ", ".join(f"{step} {median(timing[step] for timing in done):.2f}" for step in done[0])
-        lines.append(f"Seconds a volume, medians of {len(done)}: {medians}.")
+        lines.append(f"Seconds per volume, medians of {len(done)}: {medians}.")
     return "\n".join(lines)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
 from bundle.checks import check_header
-from bundle.files import replacing, write_json
+from bundle.files import write_json
 from bundle.transforms import LogitsToMask, VolumePreprocessing
 from bundle.transforms.postprocessing import SMALLEST_LESION_ML
 from bundle.transforms.writers import save_on_grid
@@ -32,11 +32,11 @@ _COARSE_MM = 2.0
 
 
 class PreparedVolume(NamedTuple):
-    """What the network sees of a volume: ``(1, H, W, D)``, with the way back to its source; and the seconds it took.
+    """A volume on the grid of the network.
 
     Args:
-        image: the volume.
-        timing: seconds of ``"registration"``, and of ``"load"``, all else that brings it to the network's grid.
+        image: ``(1, H, W, D)``, with its applied operations, by which the mask is brought to the grid of the source.
+        timing: seconds of ``"registration"``, and of ``"load"``: all other steps before the network.
     """
 
     image: MetaTensor
@@ -44,16 +44,16 @@ class PreparedVolume(NamedTuple):
 
 
 class VolumeResult(NamedTuple):
-    """What was found in a volume.
+    """The findings in a volume.
 
     Args:
         lesions: the largest first.
-        volume_ml: of all of them.
+        volume_ml: the volume of all lesions.
         uncertainty: mean entropy over the mask in bits, 0..1; 0 for an empty mask.
         similarity: of the head to the MNI template, or None where it was not registered.
         warnings: sentences on why someone should look at it.
-        files: what was written, relative to the output folder.
-        timing: seconds of ``"load"`` and ``"registration"``, and of ``"write"``, all behind the network.
+        files: the files that were written, relative to the output folder.
+        timing: that of the prepared volume, and the seconds of ``"write"``: all steps after the network.
     """
 
     lesions: list[VolumeLesion]
@@ -65,23 +65,23 @@ class VolumeResult(NamedTuple):
     timing: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass
 class VolumePipeline:
-    """The steps of a volume before and behind the network; the network's own is the caller's.
+    """The steps of a volume before and after the network; the caller runs the network.
 
     Args:
-        preprocessing: of the image alone, ``keys="image"``.
+        preprocessing: that of the image alone, ``keys="image"``.
         output: the folder of the results.
         threshold: probability from which a voxel is lesion, 0..1.
         smallest_lesion_ml: smaller components are left out of the mask.
         save_probability: write the probability, float32, too.
         save_uncertainty: write the entropy of the probability in bits, float32, too.
-        save_view: write a page to look through the volume and its mask with, too.
+        save_view: write a page that shows the volume and its mask slice by slice, too.
         regions: an atlas in MNI space, for the region of each lesion.
         algorithm: what makes the masks, for results that name it.
 
     Raises:
-        ValueError: when a number is out of its range.
+        ValueError: if a number is out of its range.
 
     Example::
 
@@ -98,33 +98,30 @@ class VolumePipeline:
     save_view: bool = False
     regions: RegionAtlas | None = None
     algorithm: Algorithm | None = None
-    to_mask: LogitsToMask = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        to_mask = LogitsToMask(self.preprocessing, self.threshold, self.smallest_lesion_ml)
-        object.__setattr__(self, "to_mask", to_mask)  # the dataclass is frozen
-
-    def picture_path(self, volume: VolumeInput) -> Path:
-        """Where the picture of a volume is."""
-        return self.output / "figures" / f"{volume.name}.png"
-
-    def view_path(self, volume: VolumeInput) -> Path:
-        """Where the page to look through a volume with is."""
-        return self.output / "views" / f"{volume.name}.html"
+        self.to_mask = LogitsToMask(self.preprocessing, self.threshold, self.smallest_lesion_ml)
 
     def paths(self, volume: VolumeInput) -> list[Path]:
-        """All results that there can be of a volume."""
-        kinds = ("lesion_mask", "lesion_probseg", "entropy_probseg")
-        masks = [volume.result_path(self.output, f"desc-{kind}") for kind in kinds]
-        sidecar = volume.result_path(self.output, "desc-lesion_mask", ".json")
-        pages = [self.picture_path(volume), self.view_path(volume)]
-        return [*masks, sidecar, *pages, *volume.extra_paths(self.output)]
+        """Return the paths of all results that a volume can have."""
+        return [*self._paths(volume).values(), *volume.extra_paths(self.output)]
+
+    def _paths(self, volume: VolumeInput) -> dict[str, Path]:
+        """Return the paths of the results by kind, in the order of writing: a mask means that all others are there."""
+        return {
+            "probability": volume.result_path(self.output, "desc-lesion_probseg"),
+            "uncertainty": volume.result_path(self.output, "desc-entropy_probseg"),
+            "picture": self.output / "figures" / f"{volume.name}.png",
+            "view": self.output / "views" / f"{volume.name}.html",
+            "sidecar": volume.result_path(self.output, "desc-lesion_mask", ".json"),
+            "mask": volume.result_path(self.output, "desc-lesion_mask"),
+        }
 
     def prepare(self, volume: VolumeInput) -> PreparedVolume:
         """Check a volume's header and voxels and bring it to the network's grid.
 
         Raises:
-            InputError: when it cannot be a T1w head, or not be registered.
+            InputError: if it cannot be a T1w head, or cannot be registered.
             Exception: whatever a damaged file makes a reader raise, for :func:`bundle.errors.explain`.
         """
         begin = time.perf_counter()
@@ -135,15 +132,15 @@ class VolumePipeline:
         return PreparedVolume(image, {"load": time.perf_counter() - begin - registration, "registration": registration})
 
     def finish(self, volume: VolumeInput, prepared: PreparedVolume, logits: torch.Tensor) -> VolumeResult:
-        """Writes the results of a volume on its source's grid, the mask last.
+        """Write the results of a volume on the grid of its source, the mask last.
 
         Args:
             volume: the input.
-            prepared: what :meth:`prepare` gave.
-            logits: the network's, ``(1, H, W, D)``.
+            prepared: the result of :meth:`prepare`.
+            logits: the output of the network, ``(1, H, W, D)``.
 
         Raises:
-            OSError: when a file cannot be written.
+            OSError: if a file cannot be written.
         """
         begin = time.perf_counter()
         source = nib.load(volume.file)
@@ -173,29 +170,27 @@ class VolumePipeline:
         mask: np.ndarray,
         lesions: Sequence[VolumeLesion],
     ) -> list[Path]:
-        """The files, the mask last: where it is, the others are."""
-        files = []
-        if self.save_probability:
-            files.append(volume.result_path(self.output, "desc-lesion_probseg"))
-            save_on_grid(probability, source, files[-1])
-        if self.save_uncertainty:
-            files.append(volume.result_path(self.output, "desc-entropy_probseg"))
-            save_on_grid(entropy_bits(probability), source, files[-1])
+        """Write the results that are asked for, and return their paths."""
         head, lesion = _in_ras(source, mask)
-        files.append(self.picture_path(volume))
-        _save_picture(head, lesion, files[-1])
-        if self.save_view:
-            files.append(self.view_path(volume))
-            save_view(volume.name, head, lesion, files[-1], lesions[0].centre_mm if lesions else None)
-        files.append(volume.result_path(self.output, "desc-lesion_mask", ".json"))
-        write_json(_sidecar(volume, self.threshold), files[-1])
-        files.append(volume.result_path(self.output, "desc-lesion_mask"))
-        save_on_grid(mask, source, files[-1])
-        return files
+        shown, outlined, spacing_mm = np.asarray(head.dataobj), np.asarray(lesion.dataobj), head.header.get_zooms()
+        centre_mm = lesions[0].centre_mm if lesions else None
+        write: dict[str, Callable[[Path], None]] = {
+            "probability": lambda path: save_on_grid(probability, source, path),
+            "uncertainty": lambda path: save_on_grid(entropy_bits(probability), source, path),
+            "picture": lambda path: save_lesion_planes(shown, outlined, path, spacing_mm),
+            "view": lambda path: save_view(volume.name, head, lesion, path, centre_mm),
+            "sidecar": lambda path: write_json(_sidecar(volume, self.threshold), path),
+            "mask": lambda path: save_on_grid(mask, source, path),
+        }
+        optional = {"probability": self.save_probability, "uncertainty": self.save_uncertainty, "view": self.save_view}
+        files = {kind: path for kind, path in self._paths(volume).items() if optional.get(kind, True)}
+        for kind, path in files.items():
+            write[kind](path)
+        return list(files.values())
 
 
 def _sidecar(volume: VolumeInput, threshold: float) -> dict[str, Any]:
-    """BIDS's metadata of a mask."""
+    """Return BIDS's metadata of a mask."""
     return {
         "Type": "Lesion",
         "Manual": False,
@@ -205,23 +200,15 @@ def _sidecar(volume: VolumeInput, threshold: float) -> dict[str, Any]:
     }
 
 
-def _in_ras(source: SpatialImage, mask: np.ndarray) -> tuple[SpatialImage, SpatialImage]:
-    """Head, float32 from 0 on, and mask for people to look at: in RAS orientation."""
+def _in_ras(source: SpatialImage, mask: np.ndarray) -> Iterator[SpatialImage]:
+    """Yield the head, float32 with a minimum of 0, and the mask in RAS orientation, for people to look at."""
     grey = np.asarray(source.dataobj, dtype=np.float32).reshape(source.shape[:3])
-    head, lesion = (
-        nib.as_closest_canonical(nib.Nifti1Image(voxels, source.affine)) for voxels in (grey - grey.min(), mask)
-    )
-    return head, lesion
-
-
-def _save_picture(head: SpatialImage, lesion: SpatialImage, path: Path) -> None:
-    grey, outlined, sizes_mm = np.asarray(head.dataobj), np.asarray(lesion.dataobj), head.header.get_zooms()
-    with replacing(path) as unfinished:
-        save_lesion_planes(grey, outlined, unfinished, sizes_mm)
+    for voxels in (grey - grey.min(), mask):
+        yield nib.as_closest_canonical(nib.Nifti1Image(voxels, source.affine))
 
 
 def _warnings(source: SpatialImage, volume_ml: float, uncertainty: float, failure: str) -> list[str]:
-    """Why someone should look at a volume."""
+    """Return the reasons why someone should look at a volume."""
     thickest = float(np.linalg.norm(source.affine[:3, :3], axis=0).max())
     reasons = (
         (bool(failure), f"not registered to MNI space ({failure}), segmented where it lies"),

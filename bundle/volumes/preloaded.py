@@ -1,4 +1,4 @@
-"""What the workers of a batch have in memory once for all of them: most of a worker is the libraries it has loaded."""
+"""The imports that all workers of a batch share in memory: most of a worker's memory is its libraries."""
 
 import gc
 
@@ -8,4 +8,4 @@ from bundle.volumes import workers
 __all__ = ["workers"]
 
 load_registration()
-gc.freeze()  # or a worker's first collection writes to every object, and has them all to itself
+gc.freeze()  # else a worker's first collection writes to every object, and so copies them all

@@ -1,9 +1,7 @@
-"""A batch on one page that opens in any browser, without the internet: what was found, and what to look at."""
+"""The report of a batch, a page that opens in any browser without the internet: what was found, and what to check."""
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,20 +9,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from bundle.files import write_atomically
 from bundle.templates import render
 
 __all__ = ["quality_in_words", "write_report"]
 
 _TEMPLATE = Path(__file__).parent / "templates" / "report.html"
-_WIDTH = 560
 _UNSURE_BITS, _UNCERTAIN_BITS = 0.4, 0.6
 _SMALL_ML = 1.0
 _EDGES_ML = (0, 1, 3, 10, 30, 100)
 
-# What differs from volume to volume in a warning: numbers, and what stands in brackets.
+# The parts of a warning that differ from volume to volume: numbers, and text in brackets.
 _DETAILS = re.compile(r" ?\([^)]*\)|\d+(\.\d+)?")
 
 
@@ -32,7 +27,7 @@ def write_report(records: Sequence[Mapping[str, Any]], output: Path) -> None:
     """Write OUTPUT/report.html: an overview, and a table with a picture of each volume that can be filtered and sorted.
 
     Args:
-        records: of :class:`bundle.volumes.VolumeBatch`.
+        records: those of :class:`bundle.volumes.VolumeBatch`.
         output: the folder of the results.
     """
     rows = [_row(record, output) for record in records]
@@ -62,47 +57,26 @@ def quality_in_words(record: Mapping[str, Any]) -> str:
 
 def _row(record: Mapping[str, Any], output: Path) -> dict[str, Any]:
     """Return what the page shows of a volume."""
-    name, lesions, files = record["name"], record.get("lesions", ()), record.get("files", ())
-    row = {
-        "name": name,
-        "view": f"views/{name}.html" if f"views/{name}.html" in files else None,
-        "picture": f"figures/{name}.png",
-        "thumbnail": None,
-    }
+    view, picture = f"views/{record['name']}.html", f"figures/{record['name']}.png"
     if record["status"] == "failed":
-        return {**row, "status": "failed", "notes": [record["error"]]}
+        return {**record, "notes": [record["error"]], "view": None, "picture": None}
     return {
-        **row,
+        **record,
         "status": "check" if record["warnings"] else "done",
         "notes": record["warnings"],
-        "volume_ml": record["volume_ml"],
-        "lesions": len(lesions),
-        "largest": lesions[0] if lesions else None,
         "quality": quality_in_words(record),
-        "thumbnail": _thumbnail(output / row["picture"]),
+        "view": view if view in record.get("files", ()) else None,
+        "picture": picture if (output / picture).exists() else None,
     }
-
-
-def _thumbnail(picture: Path) -> str | None:
-    """Return the picture as JPEG in base64, None where there is none."""
-    try:
-        with Image.open(picture) as image:
-            image.thumbnail((_WIDTH, 10 * _WIDTH))
-            content = io.BytesIO()
-            # Colours as fine as greys, because the outline is a pixel wide.
-            image.convert("RGB").save(content, "JPEG", quality=80, subsampling=0)
-    except OSError:
-        return None
-    return base64.b64encode(content.getvalue()).decode()
 
 
 def _kind(warning: str) -> str:
-    """Return a warning without what differs from volume to volume."""
+    """Return a warning without the parts that differ from volume to volume."""
     return _DETAILS.sub(lambda detail: "" if detail[0].endswith(")") else "...", warning)
 
 
 def _bars(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the bars of the plot: volumes without a lesion, and with one by their lesions' volume in mL."""
+    """Return the bars of the plot: volumes without a lesion, and the others by the volume of their lesions in mL."""
     labels = ["none", "under 1", *(f"{low} to {high}" for low, high in pairwise(_EDGES_ML[1:])), "100 or more"]
     counts = [Counter[str]() for _ in labels]
     for row in rows:

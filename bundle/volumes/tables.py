@@ -1,4 +1,4 @@
-"""The tables of a batch: volumes.tsv and lesions.tsv, made from the records of its volumes."""
+"""The tables of a batch, volumes.tsv and lesions.tsv, made from the records of its volumes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bundle.files import write_atomically
+from bundle.volumes.lesion_table import VolumeLesion
 
-__all__ = ["LESION_COLUMNS", "VOLUME_COLUMNS", "write_tables"]
+__all__ = ["write_tables"]
 
-VOLUME_COLUMNS = (
+# Volume and uncertainty are those of the mask, similarity is that of the head to the MNI template.
+_VOLUME_COLUMNS = (
     "name",
     "file",
     "status",
@@ -27,25 +29,10 @@ VOLUME_COLUMNS = (
     "weights",
     "versions",
 )
-"""Of volumes.tsv. Volume and uncertainty are the mask's, similarity is the head's to the MNI template."""
-
-LESION_COLUMNS = (
-    "name",
-    "number",
-    "volume_ml",
-    "x_mm",
-    "y_mm",
-    "z_mm",
-    "side",
-    "region",
-    "mean_probability",
-    "mean_uncertainty",
-)
-"""Of lesions.tsv; see :class:`bundle.volumes.VolumeLesion`."""
 
 
 def _cell(value: Any) -> str:
-    """Return a number with four decimals; bytes of a name that are not Unicode are escaped."""
+    """Return the text of a cell: floats with four decimals, bytes of a name that are not Unicode escaped."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -69,10 +56,7 @@ def write_tables(records: Sequence[Mapping[str, Any]], output: Path) -> None:
         records: in the order of the rows.
         output: the folder of the results.
     """
-    _write_table(
-        [{**record, "lesions": len(record.get("lesions", ()))} for record in records],
-        VOLUME_COLUMNS,
-        output / "volumes.tsv",
-    )
+    volumes = [{**record, "lesions": len(record.get("lesions", ()))} for record in records]
     lesions = [{"name": record["name"], **lesion} for record in records for lesion in record.get("lesions", ())]
-    _write_table(lesions, LESION_COLUMNS, output / "lesions.tsv")
+    _write_table(volumes, _VOLUME_COLUMNS, output / "volumes.tsv")
+    _write_table(lesions, ("name", *VolumeLesion._fields), output / "lesions.tsv")

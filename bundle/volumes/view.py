@@ -1,4 +1,4 @@
-"""A page to look through a volume and its mask with, slice by slice in three planes, without the internet."""
+"""A page that shows a volume and its mask slice by slice in three planes, without the internet."""
 
 from __future__ import annotations
 
@@ -23,39 +23,36 @@ _WHITE_PERCENTILE = 99.9
 
 
 def _embedded(voxels: np.ndarray, affine: np.ndarray) -> str:
-    """A gzipped NIfTI file in base64, without the time, so that equal voxels give equal bytes."""
+    """Return a gzipped NIfTI file in base64, without the time, so that equal voxels give equal bytes."""
     return base64.b64encode(gzip.compress(nib.Nifti1Image(voxels, affine).to_bytes(), 6, mtime=0)).decode()
 
 
 def save_view(
     name: str, head: SpatialImage, mask: SpatialImage, path: str | Path, centre_mm: Sequence[float] | None = None
 ) -> None:
-    """Writes an HTML page that needs nothing beside it: NiiVue, the head in grey and the mask in orange upon it.
+    """Write a self-contained HTML page: NiiVue, the head in grey and the mask in orange on top.
 
-    Left on the page is left in the head, as in the pictures. Of the headers only the affine goes into it.
+    Left on the page is left in the head, as in the pictures. The affine is all it holds of the headers.
 
     Args:
-        name: the title; it may hold anything.
-        head: ``(H, W, D)``, from 0 on and not 0 everywhere; 256 greys are kept of it, up to nearly its brightest.
-        mask: of the same grid, 0 and 1.
+        name: the title, any text.
+        head: ``(H, W, D)``, its minimum 0, not 0 everywhere; it is reduced to 256 greys, the brightest 0.1 % to white.
+        mask: on the same grid, 0 and 1.
         path: the file.
-        centre_mm: where the crosshair is at first, in the image's world; in the middle of the grid unless given.
+        centre_mm: the first place of the crosshair, in the image's world; the middle of the grid unless given.
 
     Raises:
-        OSError: when it cannot be written.
+        OSError: if it cannot be written.
     """
     grey = np.asarray(head.dataobj, dtype=np.float32)
-    white = np.percentile(grey[grey > 0], _WHITE_PERCENTILE)
-    greys = (grey / white * 255).clip(0, 255).round().astype(np.uint8)
-    lesion = np.asarray(mask.dataobj, dtype=np.uint8)
-    licence, niivue = ((_NIIVUE / file).read_text(encoding="utf-8") for file in ("LICENSE", "niivue.umd.js"))
+    greys = (grey / np.percentile(grey[grey > 0], _WHITE_PERCENTILE) * 255).clip(0, 255).round().astype(np.uint8)
     page = render(
         _TEMPLATE,
         name=name,
         centre_mm=json.dumps(centre_mm),
         head=_embedded(greys, head.affine),
-        mask=_embedded(lesion, mask.affine),
-        licence=licence,
-        niivue=niivue,
+        mask=_embedded(np.asarray(mask.dataobj, dtype=np.uint8), mask.affine),
+        licence=(_NIIVUE / "LICENSE").read_text(encoding="utf-8"),
+        niivue=(_NIIVUE / "niivue.umd.js").read_text(encoding="utf-8"),
     )
     write_atomically(page, path)

@@ -1,4 +1,4 @@
-"""The processes that prepare and finish volumes while the network is busy with another."""
+"""The processes that prepare and finish volumes while the network is busy with another one."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import forkserver, get_context, set_start_method
 from multiprocessing.context import ForkServerContext
 from typing import Any, TypeVar
 
-import torch
-
 from bundle.errors import InputError, explain
 from bundle.processes import begin_worker
 from bundle.volumes.inputs import VolumeInput
-from bundle.volumes.pipeline import PreparedVolume, VolumePipeline, VolumeResult
+from bundle.volumes.pipeline import VolumePipeline
 
-__all__ = ["ATTEMPTS", "Workers", "finish", "killed", "peak_mb", "prepare"]
+__all__ = ["ATTEMPTS", "Workers", "killed", "peak_mb"]
 
 ATTEMPTS = 3
-"""How often a step is begun whose process is killed."""
+"""How often a step is tried if its process is killed."""
 
 _pipeline: VolumePipeline
 
@@ -37,7 +35,7 @@ T = TypeVar("T")
 def _hold(pipeline: VolumePipeline) -> None:
     global _pipeline
     _pipeline = pipeline
-    # What nibabel mends in a header it also tells the console, where the progress bar is.
+    # nibabel prints what it repairs in a header, in the middle of the progress bar.
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)
 
 
@@ -47,41 +45,27 @@ def _begin(pipeline: VolumePipeline) -> None:
 
     begin_worker()
     return_freed_memory()
-    # MONAI inverts what its transforms did in another process only where it takes processes for spawned ones.
+    # MONAI inverts transforms that were applied in another process only if it takes processes for spawned ones.
     set_start_method("spawn", force=True)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C it ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the process without a traceback
 
 
-@contextmanager
-def _telling(volume: VolumeInput) -> Iterator[None]:
-    """Makes a sentence of what fails where it fails: an error loses its causes on the way from process to process."""
+def _run(step: Callable[..., T], volume: VolumeInput, *inputs: Any) -> tuple[T, float]:
+    """Run a step of the pipeline in a worker; an error becomes a sentence here, as its causes are not pickled."""
     try:
-        yield
+        return step(_pipeline, volume, *inputs), peak_mb()
     except OSError:
         raise
     except Exception as error:  # whatever a damaged file makes a reader raise
         raise InputError(explain(volume.file, error)) from None
     finally:
-        gc.collect()  # cycles hold images, 100 MB of them before Python would look
-
-
-def prepare(volume: VolumeInput) -> tuple[PreparedVolume, float]:
-    """:meth:`VolumePipeline.prepare` in a worker, and :func:`peak_mb` of it."""
-    with _telling(volume):
-        return _pipeline.prepare(volume), peak_mb()
-
-
-def finish(volume: VolumeInput, prepared: PreparedVolume, logits: torch.Tensor) -> tuple[VolumeResult, float]:
-    """:meth:`VolumePipeline.finish` in a worker, and :func:`peak_mb` of it."""
-    with _telling(volume):
-        return _pipeline.finish(volume, prepared, logits), peak_mb()
+        gc.collect()  # cycles hold images of 100 MB, which Python would leave for long
 
 
 def killed(volume: VolumeInput) -> str:
     """Return the sentence on a volume whose process was killed each time."""
     return (
-        f"{volume.file} could not be processed: the process at work on it was killed {ATTEMPTS} times, "
-        "probably for want of memory."
+        f"{volume.file} could not be processed: its process was killed {ATTEMPTS} times, probably for lack of memory."
     )
 
 
@@ -92,8 +76,8 @@ def peak_mb() -> float:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Processes that begin in here do not hear Ctrl-C, on which they would end with a trace, until :func:`_begin`."""
-    if threading.current_thread() is not threading.main_thread():  # elsewhere signals cannot be set
+    """Have processes that start in this block ignore Ctrl-C, which would end them with a traceback, until _begin."""
+    if threading.current_thread() is not threading.main_thread():  # signals cannot be set in other threads
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -104,10 +88,10 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _start_server(context: ForkServerContext) -> None:
-    """Starts what workers are forked from, and waits until it has imported all.
+    """Start the process that workers are forked from, and wait until its imports are done.
 
-    Who is interrupted while waiting for a process of a pool leaves it to end in a trace, as the pool's semaphores are
-    gone by then; so the wait is for a process without any.
+    A Ctrl-C while waiting for a process of a pool would end that process with a traceback, because the pool's
+    semaphores are gone by then; so this waits for a process without any.
     """
     for _ in range(ATTEMPTS):
         with _uninterrupted():
@@ -117,54 +101,64 @@ def _start_server(context: ForkServerContext) -> None:
             first.start()
             first.join()
             return
-        except (EOFError, OSError):  # it was killed, and is not quite gone
+        except (EOFError, OSError):  # the server was killed and is still shutting down
             time.sleep(1)
 
 
 class Workers:
-    """Processes that prepare and finish volumes, or one thread for a count of 0; killed ones are replaced."""
+    """A pool of processes, or one thread for a count of 0, that runs steps of a pipeline; killed ones are replaced."""
 
     def __init__(self, pipeline: VolumePipeline, count: int) -> None:
         self.pipeline, self.count = pipeline, count
-        self.pool = self._new()
+        self.pool = self._new_pool()
 
-    def _new(self) -> Executor:
+    def _new_pool(self) -> Executor:
         if self.count == 0:
             return ThreadPoolExecutor(1, initializer=_hold, initargs=(self.pipeline,))
         if sys.platform != "linux":
             return ProcessPoolExecutor(self.count, get_context("spawn"), _begin, (self.pipeline,))
-        # Forked from a process that has imported all they need, they share its memory.
+        # Workers share the memory of the process they are forked from, which has imported all they need.
         context = get_context("forkserver")
         context.set_forkserver_preload(["bundle.volumes.preloaded"])
         _start_server(context)
         return ProcessPoolExecutor(self.count, context, _begin, (self.pipeline,))
 
-    def submit(self, step: Callable[..., T], *inputs: Any) -> Future[T]:
-        """Begins a step, in a new pool where the old one has lost a process."""
-        # Forked ones are as deaf as what they come from.
+    def _submit(self, *call: Any) -> Future:
+        # On Linux workers inherit from the server that they ignore Ctrl-C.
         with nullcontext() if sys.platform == "linux" else _uninterrupted():
             try:
-                return self.pool.submit(step, *inputs)
+                return self.pool.submit(_run, *call)
             except BrokenProcessPool:
-                self.pool = self._new()
-                return self.pool.submit(step, *inputs)
+                self.pool = self._new_pool()
+                return self.pool.submit(_run, *call)
 
-    def result(self, future: Future[T], step: Callable[..., T], *inputs: Any) -> T:
-        """What a step gave, which is begun anew when its process was killed.
+    def submit(self, step: Callable[..., T], volume: VolumeInput, *inputs: Any) -> Callable[[], tuple[T, float]]:
+        """Begin a step.
 
-        Raises:
-            InputError: when it was killed every time.
+        Args:
+            step: a method of :class:`VolumePipeline`.
+            volume: its first argument.
+            inputs: its further arguments.
+
+        Returns:
+            a function that waits for the result and returns it with :func:`peak_mb` of the worker. It tries again if
+            the process was killed, and raises an InputError after the last attempt.
         """
-        # A killed process takes along what else is under way in its pool, so the first time says little of this step.
-        for _ in range(ATTEMPTS - 1):
+        future = self._submit(step, volume, *inputs)
+
+        def result() -> tuple[T, float]:
+            nonlocal future
+            # All steps in a pool are lost with one process, so the first time does not mean that this step is at fault.
+            for _ in range(ATTEMPTS - 1):
+                with suppress(BrokenProcessPool):
+                    return future.result()
+                future = self._submit(step, volume, *inputs)
             try:
                 return future.result()
-            except BrokenProcessPool:
-                future = self.submit(step, *inputs)
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            raise InputError(killed(inputs[0])) from error
+            except BrokenProcessPool as error:
+                raise InputError(killed(volume)) from error
+
+        return result
 
     def __enter__(self) -> Workers:
         return self

@@ -17,8 +17,7 @@ from bundle.errors import InputError
 from bundle.files import stem, write_atomically
 from bundle.metrics import SIZE_BINS, Lesion, recall_by_size, summarize
 from bundle.templates import render
-from bundle.volumes import save_montage
-from bundle.volumes.picture import shrink
+from bundle.volumes.picture import save_montage, shrink
 from scripts.command import run_command, shown_python
 from scripts.thesis.charts import save_dsc_boxes, save_dsc_by_volume, save_recall_pairs
 from scripts.thesis.compare import NETWORKS, SHIPPED, Network

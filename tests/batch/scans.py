@@ -1,4 +1,4 @@
-"""A folder that nobody cleaned: real heads in every orientation and of many voxel sizes, and what is no head at all."""
+"""An uncurated folder: real heads in every orientation and of many voxel sizes, and files that are not a head."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ BAD: dict[str, tuple[WriteBad, str]] = {
     "gone.nii.gz": (lambda file, head: file.symlink_to("nowhere.nii.gz"), "does not exist"),
     "pipe.nii": (lambda file, head: os.mkfifo(file), "is empty (0 bytes)"),
 }
-"""What is no T1w head, by its name: how it is made of a head of 2 mm voxels, and what the sentence on it says."""
+"""Files that are not a T1w head, by name: how each is made from a head of 2 mm voxels, and its error message."""
 
 
 def _on_atlas(stroke: nib.Nifti1Image) -> nib.Nifti1Image:

@@ -1,4 +1,4 @@
-"""A head's mask does not hang on how the head lies: copies with known maps between them."""
+"""The mask of a head does not depend on its position: copies with known transforms between them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_registration_is_clearly_better_than_none(agreed: dict[str, dict[str, Ag
     assert 1 - turned["registered"].with_native < (1 - turned["where it lies"].with_native) / 3
 
 
-def test_registration_loses_nothing_of_what_a_head_in_mni_space_gets(
+def test_registered_copies_are_as_accurate_as_the_head_in_mni_space(
     case: tuple[Path, Path], agreed: dict[str, dict[str, Agreement]], tmp_path: Path
 ) -> None:
     """The head before it was brought into the scanner's space is where registration should bring it back to."""
@@ -79,7 +79,7 @@ def copies(case: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize("copy", COPIES)
-def test_landmarks_come_back_to_half_a_voxel(copy: str, copies: Path, tmp_path: Path) -> None:
+def test_landmarks_return_to_within_half_a_voxel(copy: str, copies: Path, tmp_path: Path) -> None:
     """A spot that the network would draw at a landmark lies at that landmark on the volume's own grid."""
     file = copies / f"{copy}.nii.gz"
     preprocessing = VolumePreprocessing("image", spacing_mm=2.0, slice_size=96, space="mni")

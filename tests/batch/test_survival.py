@@ -36,7 +36,7 @@ class Run(NamedTuple):
 
     output: Path
     code: int
-    told: str
+    printed: str
     seconds: float
 
 
@@ -66,8 +66,8 @@ def undisturbed(scans: Scans, tmp_path_factory: pytest.TempPathFactory) -> Run:
     output = tmp_path_factory.mktemp("undisturbed")
     start = time.monotonic()
     process = begin(scans, output)
-    told = finish(process, timeout=3000)
-    return Run(output, process.returncode, told, time.monotonic() - start)
+    printed = finish(process, timeout=3000)
+    return Run(output, process.returncode, printed, time.monotonic() - start)
 
 
 def rows(output: Path, folder: Path) -> dict[str, dict[str, str]]:
@@ -87,18 +87,18 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 def test_every_file_has_the_right_status(scans: Scans, undisturbed: Run) -> None:
     table = rows(undisturbed.output, scans.folder)
     good = list(good_names())
-    assert undisturbed.code == 1, undisturbed.told
-    assert "Traceback" not in undisturbed.told
-    assert "pixdim" not in undisturbed.told  # nibabel's own words
+    assert undisturbed.code == 1, undisturbed.printed
+    assert "Traceback" not in undisturbed.printed
+    assert "pixdim" not in undisturbed.printed  # nibabel's own words
     assert len(good) == 14 + len(ORIENTATIONS)
     assert table.keys() == {*good, *(f"bad/{name}" for name in BAD)}
     assert {name for name, row in table.items() if row["status"] == "done"} == set(good)
-    assert f"{len(good)} of {len(table)} volumes are segmented" in undisturbed.told
+    assert f"{len(good)} of {len(table)} volumes are segmented" in undisturbed.printed
     assert len({row["name"].casefold() for row in table.values()}) == len(table)
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_bad_is_told_in_its_sentence(name: str, scans: Scans, undisturbed: Run) -> None:
+def test_each_bad_file_is_reported_in_a_sentence(name: str, scans: Scans, undisturbed: Run) -> None:
     row = rows(undisturbed.output, scans.folder)[f"bad/{name}"]
     assert row["status"] == "failed"
     assert BAD[name][1] in row["error"]
@@ -181,8 +181,8 @@ def test_killed_at_three_random_moments_it_ends_with_the_same_bytes(
         assert workers
         assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
     process = begin(scans, tmp_path)
-    told = finish(process, timeout=3000)
-    assert process.returncode == 1, told
+    printed = finish(process, timeout=3000)
+    assert process.returncode == 1, printed
     ours, theirs = lasting(tmp_path), lasting(undisturbed.output)
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == [], f"killed {moments} s after a mask"

@@ -152,7 +152,7 @@ def test_the_pictures_show(browser: Browser, results: Path) -> None:
     assert len(pictures) == 3
     for picture in pictures:
         browser.execute_script("arguments[0].scrollIntoView()", picture)
-        WebDriverWait(browser, 30).until(lambda _, picture=picture: picture.get_property("naturalWidth") == 560)
+        WebDriverWait(browser, 30).until(lambda _, picture=picture: picture.get_property("naturalWidth") == 1200)
         shown = pixels(picture)
         assert np.count_nonzero(shown[..., 0] > shown[..., 2] + 40) > 100  # the outline
     assert complaints(browser) == []

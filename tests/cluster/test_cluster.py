@@ -119,8 +119,8 @@ def test_a_volume_that_kills_its_worker_each_time_fails_alone(machines: Machines
     found = json.loads(told.splitlines()[-1])
     assert {name: status for name, (status, _) in found.items()} == {"a": "done", "b killed": "failed", "c": "done"}
     assert found["b killed"][1] == (
-        f"{folder / 'b killed.nii.gz'} could not be processed: the process at work on it was killed 3 times, "
-        "probably for want of memory."
+        f"{folder / 'b killed.nii.gz'} could not be processed: its process was killed 3 times, probably "
+        "for lack of memory."
     )
 
 
@@ -151,7 +151,9 @@ def test_a_machine_that_does_not_share_the_folder_ends_the_run(
     told = process.communicate(timeout=TIMEOUT_S)[0]
     machines.kill(4)
     assert process.returncode == 1
-    expected = f"Error: The machine 127.0.0.4 cannot segment: {output} is another folder there; one that all machines"
+    expected = (
+        f"Error: The machine 127.0.0.4 cannot segment: {output} is a different folder there; one that all machines"
+    )
     assert expected in told
     assert "Traceback" not in told
 
@@ -160,8 +162,8 @@ def test_a_machine_that_does_not_share_the_folder_ends_the_run(
     ("options", "sentence"),
     [
         ({"ray": "127.0.0.1:7777"}, "No Ray cluster answers at 127.0.0.1:7777: 'ray start --head' there says its"),
-        ({"ray": "nowhere"}, "--ray nowhere is no address: host:port of the cluster's first machine is expected."),
-        ({"workers": 3}, "--workers is for one machine: with --ray each core of each machine has a volume of its own."),
+        ({"ray": "nowhere"}, "--ray nowhere is not an address: host:port of the cluster's first machine is expected."),
+        ({"workers": 3}, "--workers is for one machine: with --ray each core of each machine segments a volume."),
     ],
 )
 def test_bad_usage_is_told_in_a_sentence(

@@ -55,7 +55,8 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(
 def test_options_for_dicom_are_refused_without_dicom(option: dict, tmp_path: Path) -> None:
     make(tmp_path, "scan.nii", content=b"")
     (name,) = option
-    with pytest.raises(InputError, match=re.escape(f"--{name} is for DICOM, and {tmp_path}/scan.nii holds none.")):
+    sentence = f"--{name} is for DICOM, but there is none in {tmp_path}/scan.nii."
+    with pytest.raises(InputError, match=re.escape(sentence)):
         segment(str(tmp_path / "scan.nii"), str(tmp_path / "results"), **option)
 
 

@@ -1,4 +1,4 @@
-"""The batch command as a user types it: exit codes, a kill in the middle, shards, what a folder of bad files gives."""
+"""The batch command as a user types it: exit codes, a kill in the middle, shards, a folder of bad files."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bytes(
     assert not [file for file in output.rglob(".*") if file.is_file()]
 
 
-def test_ctrl_c_ends_it_in_a_sentence(scans: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_with_a_sentence(scans: Path, tmp_path: Path) -> None:
     output = tmp_path / "results"
     process = subprocess.Popen(
         command(scans, output, probability=True, workers=1),
@@ -129,11 +129,11 @@ def test_ctrl_c_ends_it_in_a_sentence(scans: Path, tmp_path: Path) -> None:
         time.sleep(0.05)
     time.sleep(2)  # the worker imports what it needs
     os.killpg(process.pid, signal.SIGINT)
-    told, complained = process.communicate(timeout=120)
+    printed, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "Traceback" not in complained
-    assert "Stopped: the same command goes on from here." in complained
-    assert "0 of 3 volumes are segmented" in told
+    assert "Traceback" not in errors
+    assert "Stopped: the same command goes on from here." in errors
+    assert "0 of 3 volumes are segmented" in printed
 
 
 @pytest.mark.openvino
@@ -156,7 +156,7 @@ def test_openvino_gives_the_probability_that_torch_gives(
 
 
 @pytest.mark.slow
-def test_two_shards_do_all_between_them(
+def test_two_shards_segment_all_volumes_together(
     scans: Path, undisturbed: tuple[subprocess.CompletedProcess, Path], tmp_path: Path
 ) -> None:
     for number, count in ((1, 2), (2, 1)):
@@ -167,7 +167,7 @@ def test_two_shards_do_all_between_them(
     assert lasting(tmp_path / "volumes.tsv") == lasting(undisturbed[1] / "volumes.tsv")
 
 
-def test_views_are_there_when_asked_for_and_gone_when_not(scans: Path, tmp_path: Path) -> None:
+def test_views_are_written_when_asked_for_and_removed_otherwise(scans: Path, tmp_path: Path) -> None:
     file, page = scans / 'o\'brien "Müller" 頭.nii', tmp_path / 'views/o\'brien "Müller" 頭.html'
     for views in (True, False):
         done = segment(file, tmp_path, views=views)
@@ -192,7 +192,7 @@ BAD: dict[str, Callable[[np.ndarray], nib.spatialimages.SpatialImage]] = {
         np.diag([2.0, 2.0, 2.0, 1.0]),
     ),
 }
-"""Files that are no T1w head, by what the sentence says."""
+"""Files that are not a T1w head, by a part of the error message."""
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -237,7 +237,7 @@ def test_a_folder_of_bad_files_and_a_good_one(workers: int, scans: Path, head: n
         ("nowhere", {}, "nowhere does not exist: a T1w image (.nii.gz, .nii, .mgz, .mgh), a folder of them"),
         ("empty", {}, "empty holds no image; expected: files ending in .nii.gz"),
         ("empty/notes.csv", {}, "notes.csv has no column of paths"),
-        ("scan.nii", {"shard": "5/4"}, "--shard 5/4 is none: i/n is expected, 1/4 to 4/4 for instance."),
+        ("scan.nii", {"shard": "5/4"}, "--shard 5/4 is not a shard: i/n is expected, such as 1/4 to 4/4."),
         ("scan.nii", {"regions": "atlas.nii"}, "atlas.nii does not exist."),
         ("scan.nii", {"on_failure": "nativ"}, "An option cannot be used: By 'nativ', did you mean 'native'?"),
         ("scan.nii", {"threshold": 50}, "An option cannot be used: threshold must be a probability, 0 to 1, got 50."),
@@ -249,7 +249,7 @@ def test_a_folder_of_bad_files_and_a_good_one(workers: int, scans: Path, head: n
         ("scan.nii", {"workers": -1}, "An option cannot be used: workers must be 0 or more, got -1."),
     ],
 )
-def test_bad_usage_is_told_in_a_sentence(source: str, options: dict, sentence: str, tmp_path: Path) -> None:
+def test_bad_usage_is_reported_in_a_sentence(source: str, options: dict, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.csv").write_text("patient,age\n")
     (tmp_path / "scan.nii").touch()
@@ -281,22 +281,24 @@ def test_help_does_not_wait_for_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_where_the_seconds_went_is_told(scans: Path, tmp_path: Path) -> None:
+def test_timing_reports_the_seconds_of_each_step(scans: Path, tmp_path: Path) -> None:
     done = segment(scans, tmp_path / "results", timing=True)
     steps = r"load \d+\.\d\d, registration 0\.00, network \d+\.\d\d, write \d+\.\d\d"
-    assert re.search(rf"^Seconds a volume, medians of 3: {steps}\.$", done.stdout, re.MULTILINE)
-    told = re.search(r"^Seconds: (\S+) for imports, (\S+) for the network, (\S+) at work\.$", done.stdout, re.MULTILINE)
-    assert told is not None
+    assert re.search(rf"^Seconds per volume, medians of 3: {steps}\.$", done.stdout, re.MULTILINE)
+    printed = re.search(
+        r"^Seconds: (\S+) for imports, (\S+) for the network, (\S+) for volumes\.$", done.stdout, re.MULTILINE
+    )
+    assert printed is not None
     records = [json.loads(file.read_text()) for file in (tmp_path / "results" / "records").rglob("*.json")]
     timings = [record["timing"] for record in records]
     assert [sum(timing.values()) for timing in timings] == [record["seconds"] for record in records]
     # One thread reads and writes beside the network, so work is at least each of the two, and at most their sum.
     network = sum(timing["network"] for timing in timings)
     beside = sum(timing["load"] + timing["write"] for timing in timings)
-    assert max(network, beside) - 0.1 <= float(told[3]) <= network + beside + 5.0
+    assert max(network, beside) - 0.1 <= float(printed[3]) <= network + beside + 5.0
 
 
-def test_an_output_that_cannot_be_made_is_told(scans: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_made_is_reported(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file in its place")
     done = segment(scans, tmp_path / "results")
     assert done.returncode == 2

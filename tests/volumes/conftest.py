@@ -1,4 +1,4 @@
-"""What the tests of a volume's way share: a head with a bright cube, and a network that finds what is bright."""
+"""Fixtures for volumes: a head with bright cubes, and a network that finds bright voxels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WriteHead = Callable[..., Path]
 
 
 def find_bright(image: torch.Tensor) -> torch.Tensor:
-    """In place of inferer and network: logits of 10 where the image is over 2, of -10 elsewhere."""
+    """Stand in for inferer and network: logits of 10 where the image is over 2, of -10 elsewhere."""
     return torch.where(image > 2, 10.0, -10.0)
 
 
@@ -34,7 +34,7 @@ def cubes(head: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def write_head(head: np.ndarray, cubes: np.ndarray, tmp_path: Path) -> WriteHead:
-    """Writes the head with its cubes, in an orientation, to ``tmp_path / scans / name``."""
+    """Write the head with its cubes, in an orientation, to ``tmp_path / scans / name``."""
 
     def write(name: str, axcodes: str = "RAS") -> Path:
         path = tmp_path / "scans" / name
@@ -52,5 +52,5 @@ def write_head(head: np.ndarray, cubes: np.ndarray, tmp_path: Path) -> WriteHead
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> VolumePipeline:
-    """In native space, to ``tmp_path / results``."""
+    """A pipeline in native space that writes to ``tmp_path / results``."""
     return VolumePipeline(VolumePreprocessing("image", spacing_mm=2.0, slice_size=96), tmp_path / "results")

@@ -1,4 +1,4 @@
-"""A batch does the rest and nothing twice, whatever happened to it; one volume's failure is its own."""
+"""After any interruption a batch does only what is left; a failure is that of one volume alone."""
 
 from __future__ import annotations
 
@@ -69,18 +69,18 @@ def test_a_bad_volume_does_not_stop_the_others(run: Callable, pipeline: VolumePi
     assert not mask(pipeline, "bad").exists()
 
 
-def test_time_and_memory_of_a_volume_are_what_its_steps_took_and_this_process_held(run: Callable) -> None:
+def test_a_record_has_the_seconds_of_the_steps_and_the_memory_of_the_process(run: Callable) -> None:
     done = [record for record in run() if record["status"] == "done"]
     assert done
     for record in done:
         assert list(record["timing"]) == ["load", "registration", "network", "write"]
         assert all(seconds >= 0 for seconds in record["timing"].values())
         assert record["seconds"] == sum(record["timing"].values())
-        # There is a thread in place of a second process.
+        # There is a thread instead of a second process.
         assert 0 < record["peak_memory_mb"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def test_a_rerun_leaves_what_is_finished_and_tries_failures_again(
+def test_a_rerun_skips_finished_volumes_and_tries_failed_ones_again(
     run: Callable, scans: Path, pipeline: VolumePipeline
 ) -> None:
     run()
@@ -105,7 +105,7 @@ def test_a_rerun_leaves_what_is_finished_and_tries_failures_again(
     ],
     ids=["another input", "a mask lost", "a picture lost", "half a record", "only touched"],
 )
-def test_only_what_changed_is_done_again(
+def test_only_volumes_with_changes_are_segmented_again(
     change: Callable, done_again: int, run: Callable, scans: Path, write_head: WriteHead, pipeline: VolumePipeline
 ) -> None:
     run()
@@ -117,13 +117,13 @@ def test_only_what_changed_is_done_again(
 
 
 @pytest.mark.parametrize("changed", [{"weights": "other"}, {"settings": "other"}])
-def test_other_weights_or_settings_do_all_again(changed: dict, run: Callable) -> None:
+def test_with_other_weights_or_settings_all_are_segmented_again(changed: dict, run: Callable) -> None:
     run()
     run(**changed)
     assert run.calls == 2
 
 
-def test_a_result_no_longer_asked_for_goes(run: Callable, scans: Path, pipeline: VolumePipeline) -> None:
+def test_a_result_that_is_no_longer_asked_for_is_removed(run: Callable, scans: Path, pipeline: VolumePipeline) -> None:
     volumes = find_volumes(scans, pipeline.output)
     probability = volumes[0].result_path(pipeline.output, "desc-lesion_probseg")
     for wanted in (True, False):
@@ -133,7 +133,7 @@ def test_a_result_no_longer_asked_for_goes(run: Callable, scans: Path, pipeline:
         assert probability.exists() == wanted
 
 
-def test_an_input_that_is_gone_fails_and_its_mask_stays(run: Callable, scans: Path, pipeline: VolumePipeline) -> None:
+def test_a_missing_input_fails_and_its_mask_is_kept(run: Callable, scans: Path, pipeline: VolumePipeline) -> None:
     volumes = find_volumes(scans, pipeline.output)
     run()
     (scans / "a.nii.gz").unlink()
@@ -143,7 +143,7 @@ def test_an_input_that_is_gone_fails_and_its_mask_stays(run: Callable, scans: Pa
     assert mask(pipeline, "a").exists()
 
 
-def test_what_a_killed_run_left_half_written_goes(run: Callable, pipeline: VolumePipeline) -> None:
+def test_unfinished_files_of_a_killed_run_are_removed(run: Callable, pipeline: VolumePipeline) -> None:
     half = pipeline.output / f".4711.{mask(pipeline, 'a').name}"
     other = pipeline.output / ".notes.txt"
     pipeline.output.mkdir()
@@ -169,7 +169,7 @@ def test_a_full_disk_fails_the_volume_in_a_sentence(
 
 
 class Killed(VolumePreprocessing):
-    """Ends its process, as the system does when memory is short, at a file that is called so."""
+    """Ends its process at a file of a certain name, as the system does when memory is short."""
 
     def __call__(self, data: dict) -> dict:  # type: ignore[override]
         if Path(data["image"]).name == "b killed.nii.gz":
@@ -177,9 +177,7 @@ class Killed(VolumePreprocessing):
         return super().__call__(data)
 
 
-def test_a_process_that_is_killed_takes_only_its_volume_along(
-    scans: Path, write_head: WriteHead, pipeline: VolumePipeline
-) -> None:
+def test_a_killed_process_fails_only_its_volume(scans: Path, write_head: WriteHead, pipeline: VolumePipeline) -> None:
     for name in ("b killed.nii.gz", "e.nii.gz"):
         shutil.copy(scans / "a.nii.gz", scans / name)
     deadly = replace(pipeline, preprocessing=Killed("image", spacing_mm=2.0, slice_size=96))
@@ -187,7 +185,7 @@ def test_a_process_that_is_killed_takes_only_its_volume_along(
     records = batch.run(find_volumes(scans, pipeline.output))
     expected = {"a": "done", "b killed": "failed", "bad": "failed", "c d": "done", "e": "done"}
     assert statuses(records) == expected
-    assert "was killed 3 times, probably for want of memory" in records[1]["error"]
+    assert "its process was killed 3 times, probably for lack of memory" in records[1]["error"]
     masks = {mask(pipeline, name).read_bytes() for name, status in expected.items() if status == "done"}
     assert len(masks) == 1
 

@@ -75,7 +75,7 @@ def test_random_damage_gives_a_volume_or_a_sentence(kind: str, whole: bytes, tmp
     pipeline = VolumePipeline(VolumePreprocessing("image", spacing_mm=3.0, slice_size=32), tmp_path / "results")
     file = tmp_path / ("scan.nii" if kind == "header" else "scan.nii.gz")
     compressed = gzip.compress(whole, mtime=0)
-    # What lies behind a checksum is used as it was, or not at all.
+    # Data protected by a checksum is used unchanged, or not at all.
     file.write_bytes(whole if kind == "header" else compressed)
     intact = pipeline.prepare(VolumeInput(file, "scan")).image.as_tensor()
     outcomes: Counter[str] = Counter()
@@ -88,9 +88,9 @@ def test_random_damage_gives_a_volume_or_a_sentence(kind: str, whole: bytes, tmp
             content = content if kind == "header" else gzip.compress(content, 1, mtime=0)
         file.write_bytes(content)
         begin = time.perf_counter()
-        told = outcome(pipeline, file, intact if kind == "gzip stream" else None)
+        found = outcome(pipeline, file, intact if kind == "gzip stream" else None)
         slowest = max(slowest, time.perf_counter() - begin)
-        outcomes[told if told == "used" else told.split(":")[0].split("(")[0]] += 1
+        outcomes[found if found == "used" else found.split(":")[0].split("(")[0]] += 1
     print(f"{kind}: slowest {slowest:.1f} s, {outcomes.most_common()}")
     assert slowest < SLOWEST_SECONDS
     assert outcomes["used"] < sum(outcomes.values())

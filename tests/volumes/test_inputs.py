@@ -1,4 +1,4 @@
-"""Which files a batch is made of, and that no two results have one name."""
+"""Which files are the volumes of a batch, and that the names of their results are unique."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_folder_is_searched_with_its_subfolders_and_names_keep_them(tmp_path: 
     }
 
 
-def test_one_name_in_different_folders_and_with_different_suffixes_stays_apart(tmp_path: Path) -> None:
+def test_files_of_one_name_in_different_folders_or_with_different_suffixes_get_different_names(tmp_path: Path) -> None:
     make(tmp_path, "one/scan.nii.gz", "two/scan.nii.gz", "two/scan.nii", "two/SCAN.mgz")
     assert named(tmp_path) == {
         "one/scan": "scan.nii.gz",
@@ -53,7 +53,7 @@ def test_names_do_not_depend_on_what_else_is_there(tmp_path: Path) -> None:
     assert set(named(tmp_path)) == {"deep/down/a"}
 
 
-def test_results_among_the_volumes_are_no_volumes(tmp_path: Path) -> None:
+def test_results_in_the_folder_of_the_volumes_are_not_volumes(tmp_path: Path) -> None:
     make(tmp_path, "a.nii.gz", "results/a_mask.nii.gz", "results/more/b.nii.gz")
     assert named(tmp_path, tmp_path / "results") == {"a": "a.nii.gz"}
 
@@ -69,7 +69,7 @@ def test_links_are_followed_and_a_circle_ends(tmp_path: Path) -> None:
 # BIDS
 
 
-def test_of_a_bids_dataset_the_subjects_t1w_images_count(tmp_path: Path) -> None:
+def test_in_a_bids_dataset_only_the_t1w_images_of_the_subjects_are_found(tmp_path: Path) -> None:
     make(
         tmp_path,
         "dataset_description.json",
@@ -140,12 +140,12 @@ def test_a_list_of_files_from_everywhere(tmp_path: Path) -> None:
         ),
         ("empty", r"/empty holds no image; expected: files ending in \.nii\.gz, .*\.$"),
         ("bids", r"/bids holds no image; expected: T1w images named sub-<label>\.\.\._T1w\.$"),
-        ("*.nii.gz", r"/\*\.nii\.gz holds no image; expected: files that fit the pattern\.$"),
-        ("empty.txt", r"/empty\.txt holds no image; expected: a path a line\.$"),
+        ("*.nii.gz", r"/\*\.nii\.gz holds no image; expected: files that match the pattern\.$"),
+        ("empty.txt", r"/empty\.txt holds no image; expected: one path per line\.$"),
         ("ages.csv", r"/ages\.csv has no column of paths: one called image, file, path, filename is expected\.$"),
     ],
 )
-def test_nothing_to_do_is_said_in_a_sentence(source: str, sentence: str, tmp_path: Path) -> None:
+def test_a_source_without_images_is_reported_in_a_sentence(source: str, sentence: str, tmp_path: Path) -> None:
     make(tmp_path, "empty/notes.md", "bids/dataset_description.json", "bids/scan.nii.gz", "empty.txt")
     (tmp_path / "ages.csv").write_text("age\n70\n")
     with pytest.raises(InputError, match=sentence):

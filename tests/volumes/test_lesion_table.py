@@ -1,4 +1,4 @@
-"""Size, place and probability of each lesion of a mask, worked out by hand."""
+"""Volume, location and probability of each lesion of a mask, computed by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def masks(*boxes: tuple[slice, slice, slice]) -> np.ndarray:
     return mask
 
 
-def test_a_lesion_of_a_known_size_and_place() -> None:
+def test_a_lesion_of_known_volume_and_location() -> None:
     mask = masks(np.s_[10:15, 4:8, 2:4])
     (lesion,) = find_lesions(mask, np.where(mask, 0.75, 0.0), AFFINE, np.eye(4))
     assert lesion.number == 1
@@ -34,7 +34,7 @@ def test_a_lesion_of_a_known_size_and_place() -> None:
     assert lesion.mean_uncertainty == pytest.approx(0.8112781, abs=1e-6)  # -(3/4 log2 3/4 + 1/4 log2 1/4)
 
 
-def test_lesions_are_numbered_by_size_and_corners_touch() -> None:
+def test_lesions_are_numbered_by_volume_and_corners_connect() -> None:
     mask = masks(np.s_[0:2, 0:2, 0:2], np.s_[20:24, 4:8, 2:6], np.s_[24:26, 8:10, 6:8])
     lesions = find_lesions(mask, mask.astype(float), AFFINE, np.eye(4))
     assert [lesion.number for lesion in lesions] == [1, 2]
@@ -49,7 +49,7 @@ def test_a_lesion_is_on_the_side_of_nine_tenths_of_it(first: int, side: str) -> 
     assert lesion.side == side
 
 
-def test_sides_are_those_of_mni_space_and_unknown_without_it() -> None:
+def test_sides_are_those_in_mni_space_and_unknown_without_registration() -> None:
     mask = masks(np.s_[0:5, 0:5, 0:5])
     turned = np.diag([-1.0, -1.0, 1.0, 1.0])
     assert find_lesions(mask, mask.astype(float), AFFINE, turned)[0].side == "left"
@@ -60,7 +60,7 @@ def test_an_empty_mask_has_no_lesions() -> None:
     assert find_lesions(masks(), np.zeros((60, 40, 20)), AFFINE, np.eye(4)) == []
 
 
-def test_entropy_is_one_bit_in_the_middle_and_none_at_the_ends() -> None:
+def test_entropy_is_one_bit_at_a_half_and_zero_at_0_and_1() -> None:
     assert entropy_bits(np.array([0.0, 0.5, 1.0])) == pytest.approx([0, 1, 0], abs=1e-5)
 
 
@@ -97,11 +97,11 @@ def test_the_region_is_that_with_most_of_the_lesion(names: dict, expected: str, 
     assert find_lesions(mask, mask.astype(float), AFFINE, None, regions)[0].region == ""
 
 
-def test_what_is_no_atlas_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_atlas_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"/none\.nii\.gz does not exist\.$"):
         RegionAtlas(tmp_path / "none.nii.gz")
     with pytest.raises(InputError, match=r"/atlas\.txt does not name the regions of .*atlas\.nii\.gz: columns index"):
         RegionAtlas(atlas(tmp_path, {".txt": "one|two\n"}))
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2)), np.eye(4)), tmp_path / "four.nii.gz")
-    with pytest.raises(InputError, match=r"/four\.nii\.gz is no 3D image of labels"):
+    with pytest.raises(InputError, match=r"/four\.nii\.gz is not a 3D image of labels"):
         RegionAtlas(tmp_path / "four.nii.gz")

@@ -1,4 +1,4 @@
-"""One volume from file to results: the mask to the voxel, on its source's grid, with what a reader needs beside it."""
+"""One volume from file to results: the mask to the voxel on the grid of its source, and its sidecar and picture."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def test_a_lesion_below_the_smallest_is_left_out(pipeline: VolumePipeline, write
     assert not np.asarray(nib.load(pipeline.output / MASK).dataobj).any()
 
 
-def test_what_the_network_finds_outside_of_the_head_does_not_count(
-    pipeline: VolumePipeline, write_head: WriteHead, head: np.ndarray
-) -> None:
+def test_logits_outside_the_head_are_ignored(pipeline: VolumePipeline, write_head: WriteHead, head: np.ndarray) -> None:
     result = run(pipeline, write_head("scan.nii.gz"), torch.tensor(10.0))
     mask = np.asarray(nib.load(pipeline.output / MASK).dataobj)
     assert not mask[:3].any()
@@ -88,11 +86,11 @@ def test_probability_and_uncertainty_are_written_when_asked_for(
     assert any("the network is unsure (0.88 of 1 bit)" in warning for warning in result.warnings)
 
 
-def test_a_page_to_look_through_the_volume_with_is_written_when_asked_for(
+def test_a_page_that_shows_the_volume_is_written_when_asked_for(
     pipeline: VolumePipeline, write_head: WriteHead
 ) -> None:
     pipeline = replace(pipeline, save_view=True)
-    page = pipeline.view_path(VolumeInput(Path("scan"), "scan"))
+    page = pipeline.output / "views" / "scan.html"
     for axcodes in ("RAS", "LPS"):
         result = run(pipeline, write_head("scan.nii.gz", axcodes))
         assert result.files.index("views/scan.html") < result.files.index(MASK)
@@ -126,7 +124,7 @@ def in_mni(pipeline: VolumePipeline, monkeypatch: pytest.MonkeyPatch, similarity
 
 
 @pytest.mark.parametrize("axcodes", ["RAS", "LPS"])
-def test_a_registered_head_s_mask_comes_back_to_its_place_and_its_sides_are_known(
+def test_the_mask_of_a_registered_head_is_in_its_place_and_has_a_side(
     axcodes: str, pipeline: VolumePipeline, write_head: WriteHead, cubes: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = run(in_mni(pipeline, monkeypatch, 0.8), write_head("scan.nii.gz", axcodes))

@@ -1,4 +1,4 @@
-"""The page shows every volume, its numbers and its picture, and nothing of a name is taken for HTML."""
+"""The page shows every volume with its numbers and its picture, and escapes names."""
 
 from __future__ import annotations
 
@@ -63,28 +63,40 @@ def test_each_volume_has_a_row_with_its_numbers(tmp_path: Path) -> None:
     assert rows[2][:7] == ["f", "failed", "-", "-", "-", "", "f is 4D."]
 
 
-def test_it_needs_nothing_beside_it_and_takes_no_name_for_html(tmp_path: Path) -> None:
+def test_it_needs_nothing_but_the_pictures_beside_it_and_escapes_names(tmp_path: Path) -> None:
     shown = page(tmp_path)
     assert "b" not in shown.tags
-    assert [source[:23] for source in shown.pictures] == ["data:image/jpeg;base64,"]
+    assert [unquote_to_bytes(source).decode() for source in shown.pictures] == [f"figures/{NAME}.png"]
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "http" not in text.replace("http-equiv", "")
     assert "3 volumes</h1>\n<p>2 segmented, 1 of these to check, 1 failed." in text
     assert "default-src 'none'" in text
 
 
-def test_a_name_leads_to_the_view_where_there_is_one_and_a_picture_to_its_file(tmp_path: Path) -> None:
+def test_a_name_links_to_its_view_if_there_is_one_and_a_picture_to_its_file(tmp_path: Path) -> None:
     name = NAME + "#?%41\udcff"
     picture = tmp_path / "figures" / f"{name}.png"
     picture.parent.mkdir(parents=True)
     Image.new("RGB", (1200, 400), "white").save(picture)
     write_report([record("c", files=["figures/c.png"]), record(name, files=[f"views/{name}.html"])], tmp_path)
-    links = Page((tmp_path / "report.html").read_text(encoding="utf-8")).links
-    assert [os.fsdecode(unquote_to_bytes(link)) for link in links] == [f"views/{name}.html", f"figures/{name}.png"]
-    assert not set("#?\"'<> ").intersection("".join(links))
+    shown = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    view, enlarged = shown.links
+    assert os.fsdecode(unquote_to_bytes(view)) == f"views/{name}.html"
+    assert os.fsdecode(unquote_to_bytes(enlarged)) == f"figures/{name}.png"
+    assert shown.pictures == [enlarged]
+    assert not set("#?\"'<> ").intersection(view + enlarged)
 
 
-def test_reasons_are_counted_whatever_their_numbers_are(tmp_path: Path) -> None:
+def test_a_thousand_volumes_are_a_page_of_less_than_2_mb(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    Image.new("RGB", (1200, 400), "white").save(tmp_path / "figures" / "v.png")
+    write_report([record("v", warnings=["no lesion found"])] * 1000, tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count('src="figures/v.png"') == 1000
+    assert len(text) < 2_000_000
+
+
+def test_reasons_are_counted_regardless_of_their_numbers(tmp_path: Path) -> None:
     unsure = [record(f"u{bits}", warnings=[f"the network is unsure ({bits} of 1 bit)"]) for bits in (0.61, 0.75)]
     coarse = record("c", warnings=["voxels of 3.5 mm hide small lesions", "no lesion found"])
     write_report([*unsure, coarse, record("fine")], tmp_path)
@@ -97,7 +109,7 @@ def test_reasons_are_counted_whatever_their_numbers_are(tmp_path: Path) -> None:
     ]
 
 
-def test_the_plot_counts_volumes_by_their_lesions_volume(tmp_path: Path) -> None:
+def test_the_plot_counts_volumes_by_lesion_volume(tmp_path: Path) -> None:
     """1 mL is in "1 to 3", 100 mL in "100 or more"; the highest bar is 120 of its units high."""
     records = [record(f"v{n}", volume_ml=ml) for n, ml in enumerate((0.0, 0.5, 1.0, 2.9, 2.9, 29.0, 100.0, 431.0))]
     write_report([*records, {"name": "f", "status": "failed", "error": "f is 4D.", "versions": "bundle 0"}], tmp_path)

@@ -1,4 +1,4 @@
-"""The page holds the head and the mask on their grid and nothing else of the file, and takes no name for HTML."""
+"""The page holds the head and the mask on their grid and nothing else of the file, and escapes names."""
 
 from __future__ import annotations
 
@@ -70,27 +70,27 @@ def test_it_holds_the_head_in_256_greys_and_the_mask_on_their_grid(
         assert image.header["descrip"] == b""
 
 
-def test_no_name_is_taken_for_html(tmp_path: Path, head: np.ndarray, cubes: np.ndarray) -> None:
+def test_names_are_escaped(tmp_path: Path, head: np.ndarray, cubes: np.ndarray) -> None:
     page = save(tmp_path / "page.html", head, cubes)
     assert page.texts["h1"] == page.texts["title"] == NAME.replace("\udcff", "\\udcff")
     assert "b" not in page.tags
 
 
-@pytest.mark.parametrize(("centre_mm", "told"), [(None, "null"), ((49.5, -109.0, 119.0), "[49.5, -109.0, 119.0]")])
+@pytest.mark.parametrize(("centre_mm", "written"), [(None, "null"), ((49.5, -109.0, 119.0), "[49.5, -109.0, 119.0]")])
 def test_the_crosshair_is_where_it_is_asked_for(
-    tmp_path: Path, head: np.ndarray, cubes: np.ndarray, centre_mm: tuple | None, told: str
+    tmp_path: Path, head: np.ndarray, cubes: np.ndarray, centre_mm: tuple | None, written: str
 ) -> None:
-    assert save(tmp_path / "page.html", head, cubes, centre_mm=centre_mm).centre == told
+    assert save(tmp_path / "page.html", head, cubes, centre_mm=centre_mm).centre == written
 
 
-def test_twice_the_same_gives_the_same_bytes(tmp_path: Path, head: np.ndarray, cubes: np.ndarray) -> None:
+def test_equal_volumes_give_equal_bytes(tmp_path: Path, head: np.ndarray, cubes: np.ndarray) -> None:
     for name in ("a.html", "b.html"):
         save(tmp_path / "pages" / name, head, cubes)
     assert (tmp_path / "pages" / "a.html").read_bytes() == (tmp_path / "pages" / "b.html").read_bytes()
     assert len(list((tmp_path / "pages").iterdir())) == 2
 
 
-def test_niivue_is_the_file_that_its_readme_names_and_can_stand_in_a_script() -> None:
+def test_niivue_is_the_file_of_its_readme_and_can_be_embedded_in_a_script() -> None:
     content = (NIIVUE / "niivue.umd.js").read_bytes()
     assert f"`{hashlib.sha256(content).hexdigest()}`" in (NIIVUE / "README.md").read_text(encoding="utf-8")
     assert not re.search(rb"</script|<!--", content, re.IGNORECASE)

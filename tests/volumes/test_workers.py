@@ -1,4 +1,4 @@
-"""Workers share what they have in memory, and are replaced whatever is killed: one of them, or what they came from."""
+"""Workers share memory, and are replaced whichever process is killed: a worker, or the one it was forked from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.pipeline import VolumePipeline
-from bundle.volumes.workers import Workers, prepare
+from bundle.volumes.workers import Workers
 from tests.volumes.conftest import WriteHead
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker loads all by itself")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="on other systems each worker imports everything itself"
+)
 
 
 def memory_mb(pid: int, kind: str) -> float:
@@ -22,20 +24,19 @@ def memory_mb(pid: int, kind: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024
 
 
-def test_a_worker_has_loaded_nothing_of_its_own(pipeline: VolumePipeline) -> None:
+def test_a_worker_shares_its_libraries_with_the_others(pipeline: VolumePipeline) -> None:
     with Workers(pipeline, 2) as workers:
-        pid = workers.submit(os.getpid).result()
+        pid = workers.pool.submit(os.getpid).result()
         assert memory_mb(pid, "Shared_Dirty") > 400
         assert memory_mb(pid, "Private_Dirty") < 200
 
 
 @pytest.mark.parametrize("victim", [os.getpid, os.getppid])
-def test_what_is_killed_is_replaced(victim: object, pipeline: VolumePipeline, write_head: WriteHead) -> None:
+def test_a_killed_process_is_replaced(victim: object, pipeline: VolumePipeline, write_head: WriteHead) -> None:
     volume = VolumeInput(write_head("a.nii.gz"), "a")
     with Workers(pipeline, 1) as workers:
-        before = workers.submit(os.getpid).result()
-        os.kill(workers.submit(victim).result(), signal.SIGKILL)  # type: ignore[arg-type]
-        future = workers.submit(prepare, volume)
-        prepared, _ = workers.result(future, prepare, volume)
+        before = workers.pool.submit(os.getpid).result()
+        os.kill(workers.pool.submit(victim).result(), signal.SIGKILL)  # type: ignore[arg-type]
+        prepared, _ = workers.submit(VolumePipeline.prepare, volume)()
         assert prepared.image.shape[0] == 1
-        assert workers.submit(os.getpid).result() != before
+        assert workers.pool.submit(os.getpid).result() != before
