@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from bundle.transforms.atlas import load_template, on_mni_grid
 from bundle.transforms.intensity import head_mask
-from bundle.transforms.spatial import brain_outline
+from bundle.transforms.spatial import brain_position
 
 __all__ = ["RegistrationResult", "find_failure", "load_registration", "register_to_mni"]
 
@@ -153,9 +153,8 @@ def _top_centre(volume: _Volume) -> np.ndarray:
     head = head_mask(volume.voxels)
     if not head.any():
         return volume.origin_mm + (np.asarray(volume.voxels.shape) - 1) / 2 * volume.spacing_mm
-    outline, top = brain_outline(head, volume.spacing_mm)
-    lines = [np.flatnonzero(outline.any(axis=axis)) for axis in (1, 0)]
-    return volume.origin_mm + np.array([*((line[0] + line[-1]) / 2 for line in lines), top]) * volume.spacing_mm
+    (x, y), top = brain_position(head, volume.spacing_mm)
+    return volume.origin_mm + np.array([x, y, top]) * volume.spacing_mm
 
 
 def _initial_transforms(head: _Volume, equalised: _Volume) -> list[np.ndarray]:
