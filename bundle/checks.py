@@ -1,4 +1,4 @@
-"""What must hold of an image, its header and its voxels, checked with the same sentences on every way in."""
+"""Checks of an image's header and voxels, the same for every kind of input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 from nibabel.openers import ImageOpener
@@ -27,7 +26,7 @@ __all__ = [
 ]
 
 _FEWEST_SLICES = 8
-_SAME_SIZE = 0.02  # readers differ in which of the two they believe
+_SAME_SIZE = 0.02  # readers differ in which of the two sizes they use
 _LEAST_UPRIGHT = 0.5  # volume of the parallelepiped of the axes; a gantry tilted by 30 degrees gives 0.87
 _THICKEST_MM = 6.0
 _SMALLEST_MM, _LARGEST_MM = 80.0, 512.0
@@ -38,7 +37,7 @@ _SAME_PLACE_MM = 1e-2
 
 
 def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w volume") -> None:
-    """Check that an image is one volume of three axes; further axes of length 1 are allowed.
+    """Check that an image is one volume with three axes; further axes must have length 1.
 
     Args:
         file: for the message.
@@ -46,11 +45,11 @@ def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w vo
         kind: what the image is, for the message.
 
     Raises:
-        InputError: if it has fewer axes, or several volumes.
+        InputError: if it has fewer axes or several volumes.
     """
     axes = tuple(shape)
     if len(axes) < 3 or min(axes[:3], default=0) < 2:
-        raise InputError(f"{file} is of shape {axes}: one 3D volume is expected.")
+        raise InputError(f"{file} has shape {axes}: one 3D volume is expected.")
     volumes = int(np.prod(axes[3:], dtype=np.int64))
     if volumes != 1:
         raise InputError(f"{file} holds {volumes} volumes ({len(axes)}D): one 3D {kind} is expected.")
@@ -70,14 +69,14 @@ def check_invertible(file: str | Path, affine: np.ndarray) -> None:
     """Check that an affine can be inverted.
 
     Raises:
-        InputError: if it cannot, or is not of finite numbers.
+        InputError: if it cannot, or has NaN or infinite values.
     """
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{file} has an affine that cannot be inverted: its header is damaged.")
 
 
 def check_same_grid(label_file: str | Path, label: SpatialImage, image_file: str | Path, image: SpatialImage) -> None:
-    """Check that a label lies on the grid of its image.
+    """Check that a label is on the grid of its image.
 
     Raises:
         InputError: if their shapes differ, or their affines by more than 0.01 mm.
@@ -88,50 +87,53 @@ def check_same_grid(label_file: str | Path, label: SpatialImage, image_file: str
             f"{label_file} is {shapes[0]} and its image {name} {shapes[1]}: they must have the same shape."
         )
     if not np.allclose(label.affine, image.affine, atol=_SAME_PLACE_MM):
-        raise InputError(f"{label_file} lies elsewhere than its image {name}: their affines must be equal.")
+        raise InputError(f"{label_file} is not aligned with its image {name}: their affines must be equal.")
+
+
+def _joined(sizes: np.ndarray) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
 
 
 def _load(file: Path) -> SpatialImage:
-    if not file.exists():
-        raise InputError(f"{file} does not exist.")
     try:
         if file.stat().st_size == 0:
             raise InputError(f"{file} is empty (0 bytes): copy or export it again.")
         image = nib.load(file)
     except PermissionError as error:
-        raise InputError(f"{file} may not be read: give this user the right to.") from error
-    except InputError:
-        raise
-    except Exception as error:  # whatever a damaged header makes a reader raise
+        raise InputError(f"{file} cannot be read: give this user read permission.") from error
+    except Exception as error:  # a damaged header can raise anything
         raise InputError(explain(file, error)) from error
     if not isinstance(image, SpatialImage):
-        raise InputError(f"{file} is {type(image).__name__}, no volume: NIfTI (.nii, .nii.gz) or MGH is expected.")
+        raise InputError(
+            f"{file} is not a volume but {type(image).__name__}: NIfTI (.nii, .nii.gz) or MGH is expected."
+        )
     return image
 
 
 def _check_kind(file: Path, image: SpatialImage) -> None:
-    """Check that it is one volume of plain numbers."""
+    """Check that it is one volume with one real number per voxel."""
     check_one_volume(file, image.shape)
     kind = image.get_data_dtype()
     if kind.fields is not None:
-        raise InputError(f"{file} holds colours (RGB): a T1w image of plain numbers is expected.")
+        raise InputError(f"{file} has colours (RGB): a T1w image with one number per voxel is expected.")
     if kind.kind not in "iufb":
-        raise InputError(f"{file} holds {kind.name} numbers: a T1w image of plain numbers is expected.")
+        raise InputError(f"{file} has {kind.name} voxels: a T1w image of integers or real numbers is expected.")
 
 
 def _check_place(file: Path, image: SpatialImage) -> None:
-    """Check that the voxels have one size, and their axes known directions."""
+    """Check that voxel size and orientation are known and consistent."""
     if isinstance(image, nib.Nifti1Image):
-        # As written: on loading nibabel changes sizes of 0 to 1 and of -2 to 2.
+        # From the file itself: nibabel changes sizes of 0 to 1 and of -2 to 2 when it loads a header.
         with ImageOpener(file) as stream:
             sizes = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
         if not (np.isfinite(sizes).all() and (sizes > 0).all()):
-            listed = " x ".join(f"{size:g}" for size in sizes)
-            raise InputError(f"{file} has voxels of {listed} mm: its header is damaged, sizes over 0 are expected.")
+            raise InputError(
+                f"{file} has voxels of {_joined(sizes)} mm: its header is damaged, sizes above 0 are expected."
+            )
         if image.header["sform_code"] <= 0 and image.header["qform_code"] <= 0:
             raise InputError(
-                f"{file} does not say which way it lies (sform_code and qform_code are 0): left and right could be "
-                "mixed up; convert it again from DICOM."
+                f"{file} does not give its orientation (sform_code and qform_code are 0): left and right could be "
+                "swapped; convert it again from DICOM."
             )
     check_invertible(file, image.affine)
     sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
@@ -139,23 +141,25 @@ def _check_place(file: Path, image: SpatialImage) -> None:
         raise InputError(f"{file} has axes that are far from right angles: its header is damaged.")
     zooms = np.asarray(image.header.get_zooms()[:3])
     if not np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE):
-        said, placed = (" x ".join(f"{size:g}" for size in sizes) for sizes in (zooms, sizes_mm))
-        raise InputError(f"{file} has voxels of {said} mm by its pixdim and {placed} mm by its affine: one is damaged.")
+        said, placed = (_joined(sizes) for sizes in (zooms, sizes_mm))
+        raise InputError(f"{file} has voxels of {said} mm by its pixdim and {placed} mm by its affine: one is wrong.")
 
 
 def _check_field_of_view(file: Path, image: SpatialImage) -> None:
-    """Check that the field of view is that of a head, in slices that show one."""
+    """Check that the field of view and the slice thickness are those of a head."""
     counts = np.asarray(image.shape[:3])
     sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
     check_slice_count(file, int(counts.min()))
     if sizes_mm.max() > _THICKEST_MM:
         raise InputError(f"{file} has slices of {sizes_mm.max():g} mm: {_THICKEST_MM:g} mm or less are expected.")
     extents_mm = counts * sizes_mm
-    shown = " x ".join(f"{extent:.0f}" for extent in extents_mm)
+    shown = _joined(extents_mm.round())
     if extents_mm.min() < _SMALLEST_MM:
-        raise InputError(f"{file} shows {shown} mm: a whole brain, {_SMALLEST_MM:g} mm each way, is expected.")
+        raise InputError(
+            f"{file} covers {shown} mm: a whole brain, at least {_SMALLEST_MM:g} mm each way, is expected."
+        )
     if extents_mm.max() > _LARGEST_MM:
-        raise InputError(f"{file} shows {shown} mm: a head alone, at most {_LARGEST_MM:g} mm, is expected.")
+        raise InputError(f"{file} covers {shown} mm: a single head, at most {_LARGEST_MM:g} mm each way, is expected.")
     voxels = int(np.prod(counts, dtype=np.int64))
     if voxels > _MOST_VOXELS:
         raise InputError(
@@ -165,16 +169,16 @@ def _check_field_of_view(file: Path, image: SpatialImage) -> None:
 
 
 def check_header(file: str | Path) -> None:
-    """Refuse a file that cannot be a T1w head, by its header; voxels are not read.
+    """Check by its header that a file can be a T1w head; voxels are not read.
 
     Args:
         file: NIfTI or MGH.
 
     Raises:
-        InputError: when the file is missing, empty or no image; is not one 3D volume of plain numbers; has voxels of no
-            size or of two sizes, an affine without inverse or axes far from right angles; does not say which way it
-            lies; has fewer than 8 slices, slices thicker than 6 mm, a field of view below 80 or over 512 mm, or more
-            than 512 x 512 x 512 voxels.
+        InputError: if the file is missing, empty or not an image; is not one 3D volume of real numbers; has an invalid
+            or ambiguous voxel size, a singular affine, axes far from right angles or no orientation; has fewer than 8
+            slices, slices thicker than 6 mm, a field of view below 80 or above 512 mm, or more than 512 x 512 x 512
+            voxels.
     """
     path = Path(file)
     image = _load(path)
@@ -183,15 +187,14 @@ def check_header(file: str | Path) -> None:
 
 
 def check_volume(volume: torch.Tensor, name: str) -> None:
-    """Refuse what is not one 3D image of finite numbers.
+    """Check that the voxels are one 3D T1w image of finite numbers.
 
     Args:
         volume: channel-first image ``(C, H, W, D)``.
         name: the file, for the message.
 
     Raises:
-        InputError: for 2D and 4D images, NaN or infinite voxels, a constant image, a CT, an affine that cannot be
-            inverted.
+        InputError: if it is 2D, 4D, constant or CT, has NaN or infinite voxels, or a singular affine.
     """
     channels, *shape = volume.shape
     check_one_volume(name, shape if channels == 1 else [*shape, channels])
@@ -207,14 +210,11 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
 
 
 class CheckVolumed(MapTransform):
-    """Dictionary version of :func:`check_volume` that also reads a gzip file to its end; changes nothing.
+    """Dictionary version of :func:`check_volume` that also checks gzip files to their end; the data do not change.
 
     Args:
         keys: the loaded images to check.
     """
-
-    def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(keys)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """Return the data unchanged."""
