@@ -36,6 +36,11 @@ _AIR_HU, _SHARE_OF_AIR = -500, 0.1
 _SAME_PLACE_MM = 1e-2
 
 
+def _require(fine: bool | np.bool, sentence: str) -> None:
+    if not fine:
+        raise InputError(sentence)
+
+
 def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w volume") -> None:
     """Check that an image is one volume with three axes; further axes must have length 1.
 
@@ -48,11 +53,9 @@ def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w vo
         InputError: if it has fewer axes or several volumes.
     """
     axes = tuple(shape)
-    if len(axes) < 3 or min(axes[:3], default=0) < 2:
-        raise InputError(f"{file} has shape {axes}: one 3D volume is expected.")
+    _require(len(axes) >= 3 and min(axes[:3]) >= 2, f"{file} has shape {axes}: one 3D volume is expected.")
     volumes = int(np.prod(axes[3:], dtype=np.int64))
-    if volumes != 1:
-        raise InputError(f"{file} holds {volumes} volumes ({len(axes)}D): one 3D {kind} is expected.")
+    _require(volumes == 1, f"{file} holds {volumes} volumes ({len(axes)}D): one 3D {kind} is expected.")
 
 
 def check_slice_count(file: object, count: int) -> None:
@@ -61,8 +64,7 @@ def check_slice_count(file: object, count: int) -> None:
     Raises:
         InputError: if there are fewer than 8.
     """
-    if count < _FEWEST_SLICES:
-        raise InputError(f"{file} has {count} slices: a head of at least {_FEWEST_SLICES} is expected.")
+    _require(count >= _FEWEST_SLICES, f"{file} has {count} slices: a head of at least {_FEWEST_SLICES} is expected.")
 
 
 def check_invertible(file: str | Path, affine: np.ndarray) -> None:
@@ -71,8 +73,8 @@ def check_invertible(file: str | Path, affine: np.ndarray) -> None:
     Raises:
         InputError: if it cannot, or has NaN or infinite values.
     """
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{file} has an affine that cannot be inverted: its header is damaged.")
+    invertible = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
+    _require(invertible, f"{file} has an affine that cannot be inverted: its header is damaged.")
 
 
 def check_same_grid(label_file: str | Path, label: SpatialImage, image_file: str | Path, image: SpatialImage) -> None:
@@ -81,13 +83,10 @@ def check_same_grid(label_file: str | Path, label: SpatialImage, image_file: str
     Raises:
         InputError: if their shapes differ, or their affines by more than 0.01 mm.
     """
-    name, shapes = Path(image_file).name, (label.shape[:3], image.shape[:3])
-    if shapes[0] != shapes[1]:
-        raise InputError(
-            f"{label_file} is {shapes[0]} and its image {name} {shapes[1]}: they must have the same shape."
-        )
-    if not np.allclose(label.affine, image.affine, atol=_SAME_PLACE_MM):
-        raise InputError(f"{label_file} is not aligned with its image {name}: their affines must be equal.")
+    name, own, other = Path(image_file).name, label.shape[:3], image.shape[:3]
+    _require(own == other, f"{label_file} is {own} and its image {name} {other}: they must have the same shape.")
+    aligned = np.allclose(label.affine, image.affine, atol=_SAME_PLACE_MM)
+    _require(aligned, f"{label_file} is not aligned with its image {name}: their affines must be equal.")
 
 
 def _joined(sizes: np.ndarray) -> str:
@@ -96,17 +95,14 @@ def _joined(sizes: np.ndarray) -> str:
 
 def _load(file: Path) -> SpatialImage:
     try:
-        if file.stat().st_size == 0:
-            raise InputError(f"{file} is empty (0 bytes): copy or export it again.")
+        _require(file.stat().st_size > 0, f"{file} is empty (0 bytes): copy or export it again.")
         image = nib.load(file)
     except PermissionError as error:
         raise InputError(f"{file} cannot be read: give this user read permission.") from error
     except Exception as error:  # a damaged header can raise anything
         raise InputError(explain(file, error)) from error
-    if not isinstance(image, SpatialImage):
-        raise InputError(
-            f"{file} is not a volume but {type(image).__name__}: NIfTI (.nii, .nii.gz) or MGH is expected."
-        )
+    expected = "NIfTI (.nii, .nii.gz) or MGH is expected."
+    _require(isinstance(image, SpatialImage), f"{file} is not a volume but {type(image).__name__}: {expected}")
     return image
 
 
@@ -114,10 +110,9 @@ def _check_kind(file: Path, image: SpatialImage) -> None:
     """Check that it is one volume with one real number per voxel."""
     check_one_volume(file, image.shape)
     kind = image.get_data_dtype()
-    if kind.fields is not None:
-        raise InputError(f"{file} has colours (RGB): a T1w image with one number per voxel is expected.")
-    if kind.kind not in "iufb":
-        raise InputError(f"{file} has {kind.name} voxels: a T1w image of integers or real numbers is expected.")
+    _require(kind.fields is None, f"{file} has colours (RGB): a T1w image with one number per voxel is expected.")
+    real = kind.kind in "iufb"
+    _require(real, f"{file} has {kind.name} voxels: a T1w image of integers or real numbers is expected.")
 
 
 def _check_place(file: Path, image: SpatialImage) -> None:
@@ -126,23 +121,25 @@ def _check_place(file: Path, image: SpatialImage) -> None:
         # From the file itself: nibabel changes sizes of 0 to 1 and of -2 to 2 when it loads a header.
         with ImageOpener(file) as stream:
             sizes = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
-        if not (np.isfinite(sizes).all() and (sizes > 0).all()):
-            raise InputError(
-                f"{file} has voxels of {_joined(sizes)} mm: its header is damaged, sizes above 0 are expected."
-            )
-        if image.header["sform_code"] <= 0 and image.header["qform_code"] <= 0:
-            raise InputError(
-                f"{file} does not give its orientation (sform_code and qform_code are 0): left and right could be "
-                "swapped; convert it again from DICOM."
-            )
+        _require(
+            np.isfinite(sizes).all() and (sizes > 0).all(),
+            f"{file} has voxels of {_joined(sizes)} mm: its header is damaged, sizes above 0 are expected.",
+        )
+        _require(
+            image.header["sform_code"] > 0 or image.header["qform_code"] > 0,
+            f"{file} does not give its orientation (sform_code and qform_code are 0): left and right could be "
+            "swapped; convert it again from DICOM.",
+        )
     check_invertible(file, image.affine)
     sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
-    if abs(np.linalg.det(image.affine[:3, :3] / sizes_mm)) < _LEAST_UPRIGHT:
-        raise InputError(f"{file} has axes that are far from right angles: its header is damaged.")
+    upright = abs(np.linalg.det(image.affine[:3, :3] / sizes_mm)) >= _LEAST_UPRIGHT
+    _require(upright, f"{file} has axes that are far from right angles: its header is damaged.")
     zooms = np.asarray(image.header.get_zooms()[:3])
-    if not np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE):
-        said, placed = (_joined(sizes) for sizes in (zooms, sizes_mm))
-        raise InputError(f"{file} has voxels of {said} mm by its pixdim and {placed} mm by its affine: one is wrong.")
+    _require(
+        np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE),
+        f"{file} has voxels of {_joined(zooms)} mm by its pixdim and {_joined(sizes_mm)} mm by its affine: "
+        "one is wrong.",
+    )
 
 
 def _check_field_of_view(file: Path, image: SpatialImage) -> None:
@@ -150,22 +147,21 @@ def _check_field_of_view(file: Path, image: SpatialImage) -> None:
     counts = np.asarray(image.shape[:3])
     sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
     check_slice_count(file, int(counts.min()))
-    if sizes_mm.max() > _THICKEST_MM:
-        raise InputError(f"{file} has slices of {sizes_mm.max():g} mm: {_THICKEST_MM:g} mm or less are expected.")
+    thickest = sizes_mm.max()
+    _require(
+        thickest <= _THICKEST_MM, f"{file} has slices of {thickest:g} mm: {_THICKEST_MM:g} mm or less are expected."
+    )
     extents_mm = counts * sizes_mm
-    shown = _joined(extents_mm.round())
-    if extents_mm.min() < _SMALLEST_MM:
-        raise InputError(
-            f"{file} covers {shown} mm: a whole brain, at least {_SMALLEST_MM:g} mm each way, is expected."
-        )
-    if extents_mm.max() > _LARGEST_MM:
-        raise InputError(f"{file} covers {shown} mm: a single head, at most {_LARGEST_MM:g} mm each way, is expected.")
+    covers = f"{file} covers {_joined(extents_mm.round())} mm"
+    whole, single = extents_mm.min() >= _SMALLEST_MM, extents_mm.max() <= _LARGEST_MM
+    _require(whole, f"{covers}: a whole brain, at least {_SMALLEST_MM:g} mm each way, is expected.")
+    _require(single, f"{covers}: a single head, at most {_LARGEST_MM:g} mm each way, is expected.")
     voxels = int(np.prod(counts, dtype=np.int64))
-    if voxels > _MOST_VOXELS:
-        raise InputError(
-            f"{file} has {voxels / 1e6:.0f} million voxels: at most {_MOST_VOXELS / 1e6:.0f} million are read; "
-            "resample it to 0.5 mm or more."
-        )
+    _require(
+        voxels <= _MOST_VOXELS,
+        f"{file} has {voxels / 1e6:.0f} million voxels: at most {_MOST_VOXELS / 1e6:.0f} million are read; "
+        "resample it to 0.5 mm or more.",
+    )
 
 
 def check_header(file: str | Path) -> None:
@@ -199,12 +195,11 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
     channels, *shape = volume.shape
     check_one_volume(name, shape if channels == 1 else [*shape, channels])
     bad = int((~torch.isfinite(volume)).sum())
-    if bad:
-        raise InputError(f"{name} has {bad} NaN or infinite voxels: an image of finite numbers is expected.")
-    if bool((volume == volume.flatten()[0]).all()):
-        raise InputError(f"{name} is constant (every voxel is {float(volume.flatten()[0]):g}): it holds no image.")
-    if float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR:
-        raise InputError(f"{name} looks like CT (Hounsfield units, air at {float(volume.min()):g}): T1w is expected.")
+    _require(bad == 0, f"{name} has {bad} NaN or infinite voxels: an image of finite numbers is expected.")
+    lowest, highest = (float(value) for value in volume.aminmax())
+    _require(lowest < highest, f"{name} is constant (every voxel is {lowest:g}): it holds no image.")
+    is_ct = float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR
+    _require(not is_ct, f"{name} looks like CT (Hounsfield units, air at {lowest:g}): T1w is expected.")
     if isinstance(volume, MetaTensor):
         check_invertible(name, volume.affine.numpy())
 

@@ -11,20 +11,19 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 from xml.etree import ElementTree
 
 import numpy as np
 import torch
 
 from bundle.acceleration.folding import inference_form
+from bundle.acceleration.quantization import SimulatedQuantization
 from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
 from bundle.networks import SliceStackUNet
+from bundle.transforms.preprocessing import VolumePreprocessing
 from bundle.transforms.slices import OFFSETS, Plane
-
-if TYPE_CHECKING:
-    from bundle.transforms.preprocessing import VolumePreprocessing
 
 __all__ = [
     "Backend",
@@ -266,8 +265,6 @@ def choose_backend(
     if name == "openvino_int8":
         if preprocessing is None:
             raise ValueError("The backend openvino_int8 needs the preprocessing for its quantization.")
-        from bundle.acceleration.quantization import SimulatedQuantization
-
         return OpenVINOBackend(amp, SimulatedQuantization(preprocessing, offsets, plane=plane))
     if name == "openvino" or (name == "auto" and on_cpu and find_spec("openvino") is not None):
         return OpenVINOBackend(amp)
