@@ -42,7 +42,7 @@ Metric = Literal["correlation", "mutual_information"]
 
 
 class RegistrationResult(NamedTuple):
-    """Where a head is in MNI space, and how similar it is to the template there."""
+    """The place of a head in MNI space, and its similarity to the template there."""
 
     affine: np.ndarray
     """From the image's world to MNI space, in mm, ``(4, 4)``."""

@@ -261,7 +261,7 @@ def test_a_real_network_gives_the_same_logits_as_without_the_inferer(
 ) -> None:
     with torch.no_grad():
         output = SliceStackInferer(batch_size=3)(volume, network)
-    assert by_hand.std() > 0.05  # it is no constant
+    assert by_hand.std() > 0.05  # it is not constant
     torch.testing.assert_close(output, by_hand, rtol=0, atol=1e-3 * float(by_hand.std()))
 
 
