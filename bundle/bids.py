@@ -1,4 +1,4 @@
-"""File names in BIDS's form, ``sub-01_ses-1_T1w.nii.gz``, taken apart once for all who read them."""
+"""Parsing of BIDS file names such as ``sub-01_ses-1_T1w.nii.gz``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class BidsName:
     """The parts of a file's name between underscores.
 
     Args:
-        entities: ``{"sub": "01", "ses": "1"}``, in their order.
+        entities: such as ``{"sub": "01", "ses": "1"}``, in their order.
         words: parts without a hyphen before the last one, such as T2w in ``sub-01_T2w_desc-lesion_mask``.
         suffix: the last part, such as ``T1w``.
     """
@@ -29,12 +29,12 @@ class BidsName:
 
     @property
     def is_t1w(self) -> bool:
-        """Whether the name is that of a subject's T1w image."""
+        """Return whether it is the name of a subject's T1w image."""
         return "sub" in self.entities and self.suffix == "T1w"
 
 
 def parse_name(path: str | Path) -> BidsName:
-    """Return the parts of a file's name; any name has some."""
+    """Return the parts of a file's name, which need not be a BIDS name."""
     *parts, suffix = stem(path).split("_")
     entities = dict(part.split("-", 1) for part in parts if "-" in part)
     return BidsName(entities, tuple(part for part in parts if "-" not in part), suffix)

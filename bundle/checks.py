@@ -1,4 +1,4 @@
-"""What must hold of an image, its header and its voxels, checked with the same sentences on every way in."""
+"""Checks of an image's header and voxels, the same for every kind of input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 from nibabel.openers import ImageOpener
@@ -27,7 +26,7 @@ __all__ = [
 ]
 
 _FEWEST_SLICES = 8
-_SAME_SIZE = 0.02  # readers differ in which of the two they believe
+_SAME_SIZE = 0.02  # readers differ in which of the two sizes they use
 _LEAST_UPRIGHT = 0.5  # volume of the parallelepiped of the axes; a gantry tilted by 30 degrees gives 0.87
 _THICKEST_MM = 6.0
 _SMALLEST_MM, _LARGEST_MM = 80.0, 512.0
@@ -37,8 +36,13 @@ _AIR_HU, _SHARE_OF_AIR = -500, 0.1
 _SAME_PLACE_MM = 1e-2
 
 
+def _require(fine: bool | np.bool, sentence: str) -> None:
+    if not fine:
+        raise InputError(sentence)
+
+
 def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w volume") -> None:
-    """Check that an image is one volume of three axes; further axes of length 1 are allowed.
+    """Check that an image is one volume with three axes; further axes must have length 1.
 
     Args:
         file: for the message.
@@ -46,14 +50,12 @@ def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w vo
         kind: what the image is, for the message.
 
     Raises:
-        InputError: if it has fewer axes, or several volumes.
+        InputError: if it has fewer axes or several volumes.
     """
     axes = tuple(shape)
-    if len(axes) < 3 or min(axes[:3], default=0) < 2:
-        raise InputError(f"{file} is of shape {axes}: one 3D volume is expected.")
+    _require(len(axes) >= 3 and min(axes[:3]) >= 2, f"{file} has shape {axes}: one 3D volume is expected.")
     volumes = int(np.prod(axes[3:], dtype=np.int64))
-    if volumes != 1:
-        raise InputError(f"{file} holds {volumes} volumes ({len(axes)}D): one 3D {kind} is expected.")
+    _require(volumes == 1, f"{file} holds {volumes} volumes ({len(axes)}D): one 3D {kind} is expected.")
 
 
 def check_slice_count(file: object, count: int) -> None:
@@ -62,119 +64,117 @@ def check_slice_count(file: object, count: int) -> None:
     Raises:
         InputError: if there are fewer than 8.
     """
-    if count < _FEWEST_SLICES:
-        raise InputError(f"{file} has {count} slices: a head of at least {_FEWEST_SLICES} is expected.")
+    _require(count >= _FEWEST_SLICES, f"{file} has {count} slices: a head of at least {_FEWEST_SLICES} is expected.")
 
 
 def check_invertible(file: str | Path, affine: np.ndarray) -> None:
     """Check that an affine can be inverted.
 
     Raises:
-        InputError: if it cannot, or is not of finite numbers.
+        InputError: if it cannot, or has NaN or infinite values.
     """
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{file} has an affine that cannot be inverted: its header is damaged.")
+    invertible = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
+    _require(invertible, f"{file} has an affine that cannot be inverted: its header is damaged.")
 
 
 def check_same_grid(label_file: str | Path, label: SpatialImage, image_file: str | Path, image: SpatialImage) -> None:
-    """Check that a label lies on the grid of its image.
+    """Check that a label is on the grid of its image.
 
     Raises:
         InputError: if their shapes differ, or their affines by more than 0.01 mm.
     """
-    name, shapes = Path(image_file).name, (label.shape[:3], image.shape[:3])
-    if shapes[0] != shapes[1]:
-        raise InputError(
-            f"{label_file} is {shapes[0]} and its image {name} {shapes[1]}: they must have the same shape."
-        )
-    if not np.allclose(label.affine, image.affine, atol=_SAME_PLACE_MM):
-        raise InputError(f"{label_file} lies elsewhere than its image {name}: their affines must be equal.")
+    name, own, other = Path(image_file).name, label.shape[:3], image.shape[:3]
+    _require(own == other, f"{label_file} is {own} and its image {name} {other}: they must have the same shape.")
+    aligned = np.allclose(label.affine, image.affine, atol=_SAME_PLACE_MM)
+    _require(aligned, f"{label_file} is not aligned with its image {name}: their affines must be equal.")
+
+
+def _joined(sizes: np.ndarray) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
 
 
 def _load(file: Path) -> SpatialImage:
-    if not file.exists():
-        raise InputError(f"{file} does not exist.")
     try:
-        if file.stat().st_size == 0:
-            raise InputError(f"{file} is empty (0 bytes): copy or export it again.")
+        _require(file.stat().st_size > 0, f"{file} is empty (0 bytes): copy or export it again.")
         image = nib.load(file)
     except PermissionError as error:
-        raise InputError(f"{file} may not be read: give this user the right to.") from error
-    except InputError:
-        raise
-    except Exception as error:  # whatever a damaged header makes a reader raise
+        raise InputError(f"{file} cannot be read: give this user read permission.") from error
+    except Exception as error:  # a damaged header can raise anything
         raise InputError(explain(file, error)) from error
-    if not isinstance(image, SpatialImage):
-        raise InputError(f"{file} is {type(image).__name__}, no volume: NIfTI (.nii, .nii.gz) or MGH is expected.")
+    expected = "NIfTI (.nii, .nii.gz) or MGH is expected."
+    _require(isinstance(image, SpatialImage), f"{file} is not a volume but {type(image).__name__}: {expected}")
     return image
 
 
 def _check_kind(file: Path, image: SpatialImage) -> None:
-    """Check that it is one volume of plain numbers."""
+    """Check that it is one volume with one real number per voxel."""
     check_one_volume(file, image.shape)
     kind = image.get_data_dtype()
-    if kind.fields is not None:
-        raise InputError(f"{file} holds colours (RGB): a T1w image of plain numbers is expected.")
-    if kind.kind not in "iufb":
-        raise InputError(f"{file} holds {kind.name} numbers: a T1w image of plain numbers is expected.")
+    _require(kind.fields is None, f"{file} has colours (RGB): a T1w image with one number per voxel is expected.")
+    real = kind.kind in "iufb"
+    _require(real, f"{file} has {kind.name} voxels: a T1w image of integers or real numbers is expected.")
 
 
 def _check_place(file: Path, image: SpatialImage) -> None:
-    """Check that the voxels have one size, and their axes known directions."""
+    """Check that voxel size and orientation are known and consistent."""
     if isinstance(image, nib.Nifti1Image):
-        # As written: on loading nibabel changes sizes of 0 to 1 and of -2 to 2.
+        # From the file itself: nibabel changes sizes of 0 to 1 and of -2 to 2 when it loads a header.
         with ImageOpener(file) as stream:
             sizes = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
-        if not (np.isfinite(sizes).all() and (sizes > 0).all()):
-            listed = " x ".join(f"{size:g}" for size in sizes)
-            raise InputError(f"{file} has voxels of {listed} mm: its header is damaged, sizes over 0 are expected.")
-        if image.header["sform_code"] <= 0 and image.header["qform_code"] <= 0:
-            raise InputError(
-                f"{file} does not say which way it lies (sform_code and qform_code are 0): left and right could be "
-                "mixed up; convert it again from DICOM."
-            )
+        _require(
+            np.isfinite(sizes).all() and (sizes > 0).all(),
+            f"{file} has voxels of {_joined(sizes)} mm: its header is damaged, sizes above 0 are expected.",
+        )
+        _require(
+            image.header["sform_code"] > 0 or image.header["qform_code"] > 0,
+            f"{file} does not give its orientation (sform_code and qform_code are 0): left and right could be "
+            "swapped; convert it again from DICOM.",
+        )
     check_invertible(file, image.affine)
     sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
-    if abs(np.linalg.det(image.affine[:3, :3] / sizes_mm)) < _LEAST_UPRIGHT:
-        raise InputError(f"{file} has axes that are far from right angles: its header is damaged.")
+    upright = abs(np.linalg.det(image.affine[:3, :3] / sizes_mm)) >= _LEAST_UPRIGHT
+    _require(upright, f"{file} has axes that are far from right angles: its header is damaged.")
     zooms = np.asarray(image.header.get_zooms()[:3])
-    if not np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE):
-        said, placed = (" x ".join(f"{size:g}" for size in sizes) for sizes in (zooms, sizes_mm))
-        raise InputError(f"{file} has voxels of {said} mm by its pixdim and {placed} mm by its affine: one is damaged.")
+    _require(
+        np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE),
+        f"{file} has voxels of {_joined(zooms)} mm by its pixdim and {_joined(sizes_mm)} mm by its affine: "
+        "one is wrong.",
+    )
 
 
 def _check_field_of_view(file: Path, image: SpatialImage) -> None:
-    """Check that the field of view is that of a head, in slices that show one."""
+    """Check that the field of view and the slice thickness are those of a head."""
     counts = np.asarray(image.shape[:3])
     sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
     check_slice_count(file, int(counts.min()))
-    if sizes_mm.max() > _THICKEST_MM:
-        raise InputError(f"{file} has slices of {sizes_mm.max():g} mm: {_THICKEST_MM:g} mm or less are expected.")
+    thickest = sizes_mm.max()
+    _require(
+        thickest <= _THICKEST_MM, f"{file} has slices of {thickest:g} mm: {_THICKEST_MM:g} mm or less are expected."
+    )
     extents_mm = counts * sizes_mm
-    shown = " x ".join(f"{extent:.0f}" for extent in extents_mm)
-    if extents_mm.min() < _SMALLEST_MM:
-        raise InputError(f"{file} shows {shown} mm: a whole brain, {_SMALLEST_MM:g} mm each way, is expected.")
-    if extents_mm.max() > _LARGEST_MM:
-        raise InputError(f"{file} shows {shown} mm: a head alone, at most {_LARGEST_MM:g} mm, is expected.")
+    covers = f"{file} covers {_joined(extents_mm.round())} mm"
+    whole, single = extents_mm.min() >= _SMALLEST_MM, extents_mm.max() <= _LARGEST_MM
+    _require(whole, f"{covers}: a whole brain, at least {_SMALLEST_MM:g} mm each way, is expected.")
+    _require(single, f"{covers}: a single head, at most {_LARGEST_MM:g} mm each way, is expected.")
     voxels = int(np.prod(counts, dtype=np.int64))
-    if voxels > _MOST_VOXELS:
-        raise InputError(
-            f"{file} has {voxels / 1e6:.0f} million voxels: at most {_MOST_VOXELS / 1e6:.0f} million are read; "
-            "resample it to 0.5 mm or more."
-        )
+    _require(
+        voxels <= _MOST_VOXELS,
+        f"{file} has {voxels / 1e6:.0f} million voxels: at most {_MOST_VOXELS / 1e6:.0f} million are read; "
+        "resample it to 0.5 mm or more.",
+    )
 
 
 def check_header(file: str | Path) -> None:
-    """Refuse a file that cannot be a T1w head, by its header; voxels are not read.
+    """Check by its header that a file can be a T1w head; voxels are not read.
 
     Args:
         file: NIfTI or MGH.
 
     Raises:
-        InputError: when the file is missing, empty or no image; is not one 3D volume of plain numbers; has voxels of no
-            size or of two sizes, an affine without inverse or axes far from right angles; does not say which way it
-            lies; has fewer than 8 slices, slices thicker than 6 mm, a field of view below 80 or over 512 mm, or more
-            than 512 x 512 x 512 voxels.
+        InputError: if the file is missing, empty or not an image; is not one 3D volume of real numbers; has an invalid
+            or ambiguous voxel size, a singular affine, axes far from right angles or no orientation; has fewer than 8
+            slices, slices thicker than 6 mm, a field of view below 80 or above 512 mm, or more than 512 x 512 x 512
+            voxels.
     """
     path = Path(file)
     image = _load(path)
@@ -183,38 +183,33 @@ def check_header(file: str | Path) -> None:
 
 
 def check_volume(volume: torch.Tensor, name: str) -> None:
-    """Refuse what is not one 3D image of finite numbers.
+    """Check that the voxels are one 3D T1w image of finite numbers.
 
     Args:
         volume: channel-first image ``(C, H, W, D)``.
         name: the file, for the message.
 
     Raises:
-        InputError: for 2D and 4D images, NaN or infinite voxels, a constant image, a CT, an affine that cannot be
-            inverted.
+        InputError: if it is 2D, 4D, constant or CT, has NaN or infinite voxels, or a singular affine.
     """
     channels, *shape = volume.shape
     check_one_volume(name, shape if channels == 1 else [*shape, channels])
     bad = int((~torch.isfinite(volume)).sum())
-    if bad:
-        raise InputError(f"{name} has {bad} NaN or infinite voxels: an image of finite numbers is expected.")
-    if bool((volume == volume.flatten()[0]).all()):
-        raise InputError(f"{name} is constant (every voxel is {float(volume.flatten()[0]):g}): it holds no image.")
-    if float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR:
-        raise InputError(f"{name} looks like CT (Hounsfield units, air at {float(volume.min()):g}): T1w is expected.")
+    _require(bad == 0, f"{name} has {bad} NaN or infinite voxels: an image of finite numbers is expected.")
+    lowest, highest = (float(value) for value in volume.aminmax())
+    _require(lowest < highest, f"{name} is constant (every voxel is {lowest:g}): it holds no image.")
+    is_ct = float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR
+    _require(not is_ct, f"{name} looks like CT (Hounsfield units, air at {lowest:g}): T1w is expected.")
     if isinstance(volume, MetaTensor):
         check_invertible(name, volume.affine.numpy())
 
 
 class CheckVolumed(MapTransform):
-    """Dictionary version of :func:`check_volume` that also reads a gzip file to its end; changes nothing.
+    """Dictionary version of :func:`check_volume` that also checks gzip files to their end; the data do not change.
 
     Args:
         keys: the loaded images to check.
     """
-
-    def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(keys)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """Return the data unchanged."""

@@ -1,4 +1,4 @@
-"""Errors that a user causes and can mend, and the one sentence that says so."""
+"""User errors, reported in one sentence."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from types import TracebackType
 
 __all__ = ["InputError", "check_gzip", "explain", "find_input_error", "print_input_errors_as_sentences"]
 
-# A gzip file of a few megabytes can unpack to terabytes; the largest image that is read has less than this.
+# A gzip file of a few megabytes can unpack to terabytes; the largest supported image is smaller than this.
 _MOST_READ_MIB = 4096
 
-# What MONAI and nibabel say of a file that is no image.
+# Messages of MONAI and nibabel for a file that is not an image.
 _UNREADABLE = ("cannot find a suitable reader", "Cannot work out file type")
 
 
 class InputError(ValueError):
-    """Bad input. The message names the file, what is wrong with it and what would be right, in one sentence."""
+    """Bad input. The message says in one sentence which file is wrong, why, and what is expected."""
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and what caused it, outermost first."""
+    """Return the error and its causes, outermost first."""
     errors: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in errors:
@@ -32,19 +32,19 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def find_input_error(error: BaseException) -> InputError | None:
-    """The :class:`InputError` that an error is or goes back to, through what MONAI and ignite wrap around it."""
+    """Return the :class:`InputError` among an error and its causes, which MONAI and ignite wrap, or None."""
     return next((cause for cause in _chain(error) if isinstance(cause, InputError)), None)
 
 
 def check_gzip(file: str | Path) -> None:
-    """Reads a gzip file to its end, where its checksum is: readers of images stop before, and take damage for voxels.
+    """Read a gzip file up to its checksum, which image readers do not reach: they return damaged voxels.
 
     Args:
-        file: any file; one that does not end in ``.gz`` or ``.mgz`` passes.
+        file: any file; files that do not end in ``.gz`` or ``.mgz`` are not read.
 
     Raises:
-        InputError: when it is damaged, or unpacks to more than 4 GiB.
-        OSError: when it cannot be opened or read.
+        InputError: if it is damaged, or unpacks to more than 4 GiB.
+        OSError: if it cannot be opened or read.
     """
     if Path(file).suffix.lower() not in (".gz", ".mgz"):
         return
@@ -59,18 +59,18 @@ def check_gzip(file: str | Path) -> None:
 
 
 def explain(file: str | Path, error: BaseException) -> str:
-    """One sentence on why a file could not be used, from an error that a reader or a transform raised.
+    """Return one sentence on why a file could not be used, from an error of a reader or a transform.
 
     Args:
-        file: the file at hand.
-        error: what was raised; MONAI wraps the causes, which are looked through.
+        file: the file that was read.
+        error: the error; its causes, which MONAI wraps, are searched.
     """
-    if (told := find_input_error(error)) is not None:
-        return str(told)
+    if (found := find_input_error(error)) is not None:
+        return str(found)
     chain = _chain(error)
     if not Path(file).exists():
         return f"{file} does not exist."
-    # nibabel and MONAI's readers turn a decompression error into text, so the file itself is asked.
+    # nibabel and MONAI's readers turn a decompression error into text, so the file itself is checked.
     try:
         check_gzip(file)
     except InputError as damage:
@@ -84,15 +84,15 @@ def explain(file: str | Path, error: BaseException) -> str:
 
 
 def print_input_errors_as_sentences() -> None:
-    """From now on an uncaught error that goes back to an :class:`InputError` ends the program with its sentence.
+    """Print the sentence of an :class:`InputError`, instead of a traceback, if it ends the program uncaught.
 
-    Programs that run configs call this first; exit code 1 stays. Every other error keeps its traceback.
+    Programs that run configs call this first. The exit code is still 1; other errors keep their traceback.
     """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if (told := find_input_error(error)) is None:
+        if (found := find_input_error(error)) is None:
             sys.__excepthook__(kind, error, trace)
         else:
-            print(f"Error: {told}", file=sys.stderr)
+            print(f"Error: {found}", file=sys.stderr)
 
     sys.excepthook = hook

@@ -1,4 +1,4 @@
-"""Finding files, and writing them whole or not at all."""
+"""Finding files, and writing them atomically."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
-"""The image files that are read: NIfTI and MGH."""
+"""Suffixes of the supported image files: NIfTI and MGH."""
 
 
 def bundle_root() -> str:
-    """Return the folder that holds ``configs/``, ``models/`` and the package, from wherever a config is run."""
+    """Return the folder that holds ``configs/``, ``models/`` and the package, wherever a config is run."""
     return str(Path(__file__).resolve().parents[1])
 
 
@@ -39,17 +39,17 @@ def stem(path: str | Path) -> str:
 
 
 def files_below(folder: Path, outside: Path | None = None) -> Iterator[Path]:
-    """Find the files in a folder and its subfolders, sorted by name; links are followed, but not in circles.
+    """Yield the files in a folder and its subfolders, sorted by name; links are followed, but not in circles.
 
     Hidden files and folders are left out, and so is ``__MACOSX``: macOS leaves ``._scan.nii.gz`` beside
     ``scan.nii.gz``.
 
     Args:
-        folder: where to begin.
-        outside: a folder that is not searched, because results are written there.
+        folder: the folder to search.
+        outside: a folder that is not searched, because results are written to it.
 
     Yields:
-        paths that begin with ``folder``; a link that leads nowhere is one of them.
+        paths that begin with ``folder``, broken links included.
     """
     entered: set[Path] = set()
     excluded = None if outside is None else outside.resolve()
@@ -64,20 +64,20 @@ def files_below(folder: Path, outside: Path | None = None) -> Iterator[Path]:
 
 
 def images_below(folder: Path, outside: Path | None = None) -> Iterator[Path]:
-    """Find the images among :func:`files_below`, by their suffixes."""
+    """Yield the images of :func:`files_below`, by their suffixes."""
     return (file for file in files_below(folder, outside) if file.name.lower().endswith(IMAGE_SUFFIXES))
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a name to write to, which replaces ``path`` if the block succeeds and is removed if it does not.
+    """Yield a temporary path that replaces ``path`` if the block succeeds, and is removed if it does not.
 
     Args:
-        path: the file; its folder is made. The name keeps its suffixes and is hidden.
+        path: the file; its folder is created. The temporary name is hidden and keeps the suffixes.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Not the process's number: on machines that share the folder two may have the same.
+    # Random, because process ids can be equal on machines that share the folder.
     unfinished = target.with_name(f".{secrets.randbelow(10**12)}.{target.name}")
     try:
         yield unfinished
@@ -91,7 +91,7 @@ def write_atomically(text: str, path: str | Path) -> None:
 
     Args:
         text: its content.
-        path: the file; its folder is made.
+        path: the file; its folder is created.
     """
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
@@ -101,17 +101,17 @@ def write_json(content: Any, path: str | Path) -> None:
     """Write a JSON file.
 
     Args:
-        content: what it says.
-        path: the file; its folder is made.
+        content: what ``json`` can write.
+        path: the file; its folder is created.
     """
     write_atomically(json.dumps(content, indent=1) + "\n", path)
 
 
 def remove_unfinished(path: str | Path) -> None:
-    """Remove what a killed process left of ``path`` while writing it.
+    """Remove the temporary files of processes that were killed while they wrote ``path``.
 
     Args:
-        path: a file that no process is writing.
+        path: a file that no process is writing now.
     """
     target = Path(path)
     for leftover in target.parent.glob(f".*.{escape(target.name)}"):

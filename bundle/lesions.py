@@ -1,4 +1,4 @@
-"""Connected components of a mask: voxels that touch by a face, an edge or a corner are one component."""
+"""Connected components of a mask; voxels that touch by a face, an edge or a corner are one component."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
         mask: ``(H, W, D)``, not 0 is lesion.
 
     Returns:
-        the number of the component of each voxel, from 1, 0 outside; and how many there are.
+        for each voxel the number of its component, from 1, or 0 outside; and the number of components.
     """
     labels, count = ndimage.label(mask, np.ones((3, 3, 3), dtype=bool))
     return labels, count
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Return the smallest box that holds a boolean mask; an empty box for an empty mask."""
+    """Return the smallest box around a boolean mask; an empty box for an empty mask."""
     boxes = ndimage.find_objects(mask.view(np.uint8))
     return boxes[0] if boxes else (slice(0),) * mask.ndim
 
@@ -33,12 +33,12 @@ def voxel_ml(affine: np.ndarray) -> float:
 
 
 def remove_small_components(mask: np.ndarray, affine: np.ndarray, smallest_ml: float) -> np.ndarray:
-    """Return a mask without its small components. MONAI's ``RemoveSmallObjects`` needs scikit-image.
+    """Return a mask without its small components; MONAI's ``RemoveSmallObjects`` needs scikit-image.
 
     Args:
         mask: ``(H, W, D)``, 0 outside the lesions.
         affine: voxels to world in mm, ``(4, 4)``.
-        smallest_ml: components below this volume are left out, in mL; 0 keeps all.
+        smallest_ml: components below this volume in mL are removed; 0 keeps all.
     """
     if smallest_ml == 0:
         return mask

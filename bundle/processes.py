@@ -1,4 +1,4 @@
-"""How a process begins: the one that the user started and those beside it, and how many cores there are for all."""
+"""The start of processes, of the main program and of worker pools, and the number of cores that they may use."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def quota(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> float:
-    """How many cores' time this process may use, by the control groups that it is in (version 2); infinity without.
+    """Return the number of cores that this process's control groups (version 2) allow it; infinity without a limit.
 
     Args:
-        cgroups: where the groups are mounted.
-        own: the file that says in which of them this process is.
+        cgroups: mount point of the groups.
+        own: the file that names this process's group.
     """
     try:
         group = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
@@ -37,9 +37,9 @@ def quota(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> float:
 
 
 def keep_to_quota() -> None:
-    """Lowers torch's threads to the cores that a container may use; torch counts those of its host.
+    """Lower torch's number of threads to the cores that a container may use; torch counts those of its host.
 
-    More threads than that wait for each other most of the time.
+    Additional threads would wait for each other most of the time.
     """
     cores = quota()
     if cores < torch.get_num_threads():
@@ -47,12 +47,12 @@ def keep_to_quota() -> None:
 
 
 def start_process() -> None:
-    """Begin a process that runs a config: its overrides checked, errors as sentences, memory kept, threads as allowed.
+    """Prepare a process that runs a config: check overrides, print errors as sentences, set memory and threads.
 
     Raises:
-        InputError: when the command line has an override that the config does not know.
+        InputError: if the command line overrides a setting that the config does not have.
     """
-    # Here, so that the processes of a pool do not wait for MONAI.
+    # Imported late: the workers of a pool need none of it.
     from bundle.acceleration.memory import keep_freed_memory
     from bundle.errors import print_input_errors_as_sentences
     from bundle.overrides import check_command_line
@@ -64,15 +64,15 @@ def start_process() -> None:
 
 
 def begin_worker() -> None:
-    """Called first in a process of a pool: it uses one thread, yields to the program, and ends with it.
+    """Initialise a worker of a process pool: one thread, lowest priority, and an end together with the main program.
 
-    It takes the processor time that the program leaves: a training step waits for the slowest of its threads, and one
-    that a neighbour holds up now and then makes all of them several times slower. And without the end a killed program
-    would leave its processes waiting for work for ever, each with its memory.
+    The priority is low because a training step waits for the slowest of its threads: a worker that interrupts one of
+    them now and then makes the step several times slower. If the main program is killed, its workers must end too;
+    otherwise they would wait for work forever and keep their memory.
     """
     torch.set_num_threads(1)
     parent = parent_process()
-    if parent is None:  # threads in place of processes
+    if parent is None:  # the pool has threads instead of processes
         return
     if hasattr(os, "nice"):  # not on Windows
         os.nice(19)

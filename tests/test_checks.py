@@ -1,4 +1,4 @@
-"""What is refused by its header alone, each in its own sentence."""
+"""Files that are refused by their header, each with its own sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def written(
 
 
 def with_header(file: Path, **fields: object) -> Path:
-    """The file with fields of its header overwritten, whatever they say then."""
+    """The file with fields of its header overwritten, without any checks."""
     content = bytearray(file.read_bytes())
     header = np.ndarray((), nib.Nifti1Header.template_dtype, buffer=content)
     for name, value in fields.items():
@@ -47,17 +47,27 @@ def test_heads_pass(shape: tuple, spacing_mm: float | tuple, tmp_path: Path) -> 
     ("shape", "spacing_mm", "kind", "sentence"),
     [
         ((90, 110, 90, 3), 2.0, np.int16, "holds 3 volumes (4D): one 3D T1w volume is expected."),
-        ((90, 110), 2.0, np.int16, "is of shape (90, 110): one 3D volume is expected."),
-        ((90, 110, 1), 2.0, np.int16, "is of shape (90, 110, 1): one 3D volume is expected."),
-        ((90, 110, 90), 2.0, RGB, "holds colours (RGB): a T1w image of plain numbers is expected."),
-        ((90, 110, 90), 2.0, np.complex64, "holds complex64 numbers: a T1w image of plain numbers is expected."),
+        ((90, 110), 2.0, np.int16, "has shape (90, 110): one 3D volume is expected."),
+        ((90, 110, 1), 2.0, np.int16, "has shape (90, 110, 1): one 3D volume is expected."),
+        ((90, 110, 90), 2.0, RGB, "has colours (RGB): a T1w image with one number per voxel is expected."),
+        (
+            (90, 110, 90),
+            2.0,
+            np.complex64,
+            "has complex64 voxels: a T1w image of integers or real numbers is expected.",
+        ),
         ((256, 256, 7), (1, 1, 5.0), np.int16, "has 7 slices: a head of at least 8 is expected."),
         ((256, 256, 20), (1, 1, 7.5), np.int16, "has slices of 7.5 mm: 6 mm or less are expected."),
-        ((60, 110, 90), 1.0, np.int16, "shows 60 x 110 x 90 mm: a whole brain, 80 mm each way, is expected."),
-        ((300, 110, 90), 2.0, np.int16, "shows 600 x 220 x 180 mm: a head alone, at most 512 mm, is expected."),
+        ((60, 110, 90), 1.0, np.int16, "covers 60 x 110 x 90 mm: a whole brain, at least 80 mm each way, is expected."),
+        (
+            (300, 110, 90),
+            2.0,
+            np.int16,
+            "covers 600 x 220 x 180 mm: a single head, at most 512 mm each way, is expected.",
+        ),
     ],
 )
-def test_what_cannot_be_a_head(
+def test_a_file_that_cannot_be_a_head_is_refused(
     shape: tuple, spacing_mm: float | tuple, kind: object, sentence: str, tmp_path: Path
 ) -> None:
     file = written(tmp_path, shape, spacing_mm, kind)
@@ -67,25 +77,25 @@ def test_what_cannot_be_a_head(
 
 
 @pytest.mark.parametrize("size", [0.0, -1.0, np.nan, np.inf])
-def test_voxels_of_no_size(size: float, tmp_path: Path) -> None:
+def test_voxels_without_a_valid_size_are_refused(size: float, tmp_path: Path) -> None:
     file = with_header(written(tmp_path), pixdim=[1, 2, 2, size, 0, 0, 0, 0])
     with pytest.raises(InputError, match=r"scan\.nii (has voxels of 2 x 2 x \S+ mm: its header is damaged|could not)"):
         check_header(file)
 
 
-def test_a_file_that_does_not_say_which_way_it_lies(tmp_path: Path) -> None:
+def test_a_file_without_orientation_is_refused(tmp_path: Path) -> None:
     file = with_header(written(tmp_path), sform_code=0, qform_code=0)
-    with pytest.raises(InputError, match=r"does not say which way it lies .* left and right could be mixed up"):
+    with pytest.raises(InputError, match=r"does not give its orientation .* left and right could be swapped"):
         check_header(file)
 
 
-def test_an_affine_without_inverse(tmp_path: Path) -> None:
+def test_a_singular_affine_is_refused(tmp_path: Path) -> None:
     file = with_header(written(tmp_path), sform_code=1, qform_code=0, srow_z=[0, 0, 0, 5])
     with pytest.raises(InputError, match=r"has an affine that cannot be inverted: its header is damaged\.$"):
         check_header(file)
 
 
-def test_more_voxels_than_are_read_are_refused_before_they_are(tmp_path: Path) -> None:
+def test_too_many_voxels_are_refused_before_they_are_read(tmp_path: Path) -> None:
     """A header of a hundred thousand million voxels before a few bytes."""
     file = with_header(written(tmp_path), dim=[3, 5000, 5000, 4000, 1, 1, 1, 1], pixdim=[1, 0.1, 0.1, 0.1, 0, 0, 0, 0])
     file = with_header(file, sform_code=0, qform_code=1)
@@ -101,18 +111,18 @@ def test_more_voxels_than_are_read_are_refused_before_they_are(tmp_path: Path) -
         ("cut.nii.gz", gzip.compress(b"\0" * 5000)[:20], r"cut\.nii\.gz is a damaged gzip file"),
     ],
 )
-def test_what_is_no_volume_at_all(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_volume_is_refused(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=sentence):
         check_header(tmp_path / name)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"/gone\.nii does not exist\.$"):
         check_header(tmp_path / "gone.nii")
 
 
-def test_axes_that_are_nearly_parallel(tmp_path: Path) -> None:
+def test_axes_that_are_nearly_parallel_are_refused(tmp_path: Path) -> None:
     affine = np.array([[2.0, 1.9, 0, 0], [0, 0.6, 0, 0], [0, 0, 2.0, 0], [0, 0, 0, 1]])
     file = tmp_path / "scan.nii"
     nib.save(nib.Nifti1Image(np.zeros((90, 110, 90), dtype=np.int16), affine), file)
@@ -120,7 +130,7 @@ def test_axes_that_are_nearly_parallel(tmp_path: Path) -> None:
         check_header(file)
 
 
-def test_voxels_of_two_sizes(tmp_path: Path) -> None:
+def test_contradicting_voxel_sizes_are_refused(tmp_path: Path) -> None:
     file = with_header(written(tmp_path), pixdim=[1, 2, 2, 2.5, 0, 0, 0, 0])
     with pytest.raises(InputError, match=r"has voxels of 2 x 2 x 2\.5 mm by its pixdim and 2 x 2 x 2 mm by its affine"):
         check_header(file)

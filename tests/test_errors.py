@@ -1,4 +1,4 @@
-"""Sentences in place of tracebacks for what users can mend."""
+"""User errors: sentences instead of tracebacks."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_input_error_says_it_itself_even_when_the_file_is_missing() -> None:
+def test_an_input_error_keeps_its_sentence_even_if_the_file_is_missing() -> None:
     assert explain("none.nii", InputError("scan.nii is 4D.")) == "scan.nii is 4D."
 
 
-def test_wrapped_causes_are_looked_through(file: Path) -> None:
+def test_an_input_error_is_found_among_wrapped_causes(file: Path) -> None:
     error = raised(InputError("scan.nii is 4D."), RuntimeError("applying transform"), RuntimeError("in a worker"))
     assert explain(file, error) == "scan.nii is 4D."
 
 
-def test_an_error_raised_while_another_was_handled_is_looked_through(file: Path) -> None:
+def test_an_input_error_is_found_in_an_implicit_chain(file: Path) -> None:
     with pytest.raises(RuntimeError) as caught:
         try:
             raise InputError("scan.nii is 4D.")
@@ -60,19 +60,19 @@ def test_an_error_without_text_is_named_by_its_kind(file: Path) -> None:
     assert explain(file, MemoryError()) == f"{file} could not be processed: MemoryError"
 
 
-def test_a_missing_file_is_told_before_what_a_reader_says(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_before_the_reader_s_message(tmp_path: Path) -> None:
     error = RuntimeError("cannot find a suitable reader for file")
     assert explain(str(tmp_path / "none.nii"), error) == f"{tmp_path / 'none.nii'} does not exist."
 
 
-def test_a_file_that_no_reader_takes_is_told_with_what_is_expected(file: Path) -> None:
+def test_a_file_that_no_reader_takes_is_reported_with_what_is_expected(file: Path) -> None:
     error = raised(RuntimeError("LoadImage cannot find a suitable reader for file: scan.nii.\n  Please install"))
     assert explain(file, error) == (
         f"{file} is not an image that can be read: NIfTI (.nii, .nii.gz) or MGH (.mgz) is expected."
     )
 
 
-def test_a_damaged_gzip_file_is_told_whatever_was_raised(tmp_path: Path) -> None:
+def test_a_damaged_gzip_file_is_reported_whatever_was_raised(tmp_path: Path) -> None:
     file = tmp_path / "scan.nii.gz"
     whole = gzip.compress(bytes(range(256)) * 100)
     file.write_bytes(whole)
@@ -85,7 +85,7 @@ def test_a_damaged_gzip_file_is_told_whatever_was_raised(tmp_path: Path) -> None
     assert explain(file, ValueError("too short")).startswith(f"{file} is a damaged gzip file (")
 
 
-def test_errors_that_are_each_other_s_cause_come_to_an_end(file: Path) -> None:
+def test_a_circular_chain_of_errors_ends(file: Path) -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
     assert explain(file, first) == f"{file} could not be processed: second"
@@ -114,12 +114,12 @@ def test_a_program_keeps_the_traceback_of_any_other_error() -> None:
     assert ended.stderr.endswith("ValueError: a bug\n")
 
 
-# Damage that readers do not see
+# Damage that readers do not notice
 
 
 @pytest.mark.parametrize(("name", "kind"), [("scan.nii.gz", nib.Nifti1Image), ("scan.mgz", nib.MGHImage)])
-def test_a_bit_that_fell_over_in_a_gzip_file_is_told(name: str, kind: type, tmp_path: Path) -> None:
-    """nibabel reads as many voxels as the header says, and never comes to the checksum."""
+def test_a_flipped_bit_in_a_gzip_file_is_reported(name: str, kind: type, tmp_path: Path) -> None:
+    """nibabel reads as many voxels as the header says, and never reaches the checksum."""
     voxels = np.random.default_rng(0).integers(0, 200, (40, 40, 40)).astype(np.int16)
     file = tmp_path / name
     nib.save(kind(voxels, np.eye(4)), file)
@@ -134,7 +134,7 @@ def test_a_bit_that_fell_over_in_a_gzip_file_is_told(name: str, kind: type, tmp_
         with suppress(OSError, EOFError, zlib.error):
             changed_unnoticed += not np.array_equal(nib.load(file).dataobj, voxels)
         content[place] ^= 1
-    assert changed_unnoticed > 0, "readers see it themselves now: check_gzip is not needed any more"
+    assert changed_unnoticed > 0, "readers notice the damage now: check_gzip is not needed any more"
     with pytest.raises(InputError, match="damaged gzip file"):
         file.write_bytes(content[:-4])
         check_gzip(file)
@@ -150,7 +150,7 @@ def test_a_gzip_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeyp
         check_gzip(file)
 
 
-def test_a_gzip_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+def test_an_unreadable_gzip_file_is_not_called_damaged(tmp_path: Path) -> None:
     folder = tmp_path / "scan.nii.gz"
     folder.mkdir()
     assert explain(folder, RuntimeError("in a reader")) == f"{folder} could not be read: Is a directory"

@@ -1,4 +1,4 @@
-"""The rooms of the bundle know each other in one direction only, and importing the bundle is cheap."""
+"""The packages of the bundle import each other in one direction only, and importing the bundle is cheap."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def upward(root: Path) -> list[str]:
     ]
 
 
-def test_no_module_imports_itself_through_others() -> None:
+def test_there_are_no_circular_imports() -> None:
     assert list(TopologicalSorter(imports(ROOT)).static_order())
 
 
@@ -91,7 +91,7 @@ def test_no_room_imports_one_above_it() -> None:
     assert upward(ROOT) == []
 
 
-def test_nobody_imports_acceleration_unless_it_is_asked_for() -> None:
+def test_acceleration_is_imported_late_only() -> None:
     found = [
         f"{module} imports {other}"
         for module, others in imports(ROOT, late=False).items()

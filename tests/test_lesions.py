@@ -1,4 +1,4 @@
-"""Connected components of a mask, and which of them are left out by their volume in mL."""
+"""Connected components of a mask, and the removal of those below a volume in mL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mask() -> np.ndarray:
 @pytest.mark.parametrize(
     ("smallest_lesion_ml", "voxels"), [(0.0, 6), (0.0059, 6), (0.0061, 5), (0.0121, 3), (0.0181, 0)]
 )
-def test_components_below_the_volume_are_left_out(smallest_lesion_ml: float, voxels: int, mask: np.ndarray) -> None:
+def test_components_below_the_volume_are_removed(smallest_lesion_ml: float, voxels: int, mask: np.ndarray) -> None:
     before = mask.copy()
     kept = remove_small_components(mask, AFFINE, smallest_lesion_ml)
     assert kept.sum() == voxels
@@ -40,6 +40,6 @@ def test_voxels_that_touch_by_a_corner_are_one_component(mask: np.ndarray) -> No
     assert sorted(np.bincount(labels.ravel())[1:]) == [1, 2, 3]
 
 
-def test_the_bounding_box_holds_the_mask_and_nothing_more(mask: np.ndarray) -> None:
+def test_the_bounding_box_fits_the_mask(mask: np.ndarray) -> None:
     assert bounding_box(mask > 0) == np.s_[1:7, 1:7, 1:7]
     assert mask[bounding_box(mask > 5)].size == 0

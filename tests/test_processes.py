@@ -1,4 +1,4 @@
-"""Processes of a pool do not outlive the one that started them, and no more cores are used than are allowed."""
+"""Workers do not outlive the main program, and no more cores are used than are allowed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ time.sleep(600)
 
 
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="this system has no niceness")
-def test_a_process_of_a_pool_yields_and_has_one_thread() -> None:
+def test_a_worker_has_the_lowest_priority_and_one_thread() -> None:
     with ProcessPoolExecutor(1, get_context("spawn"), begin_worker) as pool:
         assert pool.submit(os.nice, 0).result() == 19
         assert pool.submit(torch.get_num_threads).result() == 1
@@ -39,7 +39,7 @@ def test_a_process_of_a_pool_yields_and_has_one_thread() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked for in /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_process_of_a_pool_ends_when_the_first_one_is_killed(number: signal.Signals) -> None:
+def test_a_worker_ends_when_the_main_program_is_killed(number: signal.Signals) -> None:
     words = [sys.executable, "-c", PROGRAM]
     with subprocess.Popen(words, cwd=bundle_root(), stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None

@@ -1,4 +1,4 @@
-"""What computes a network at inference: torch, or OpenVINO, where it is installed, on a CPU."""
+"""Backends that compute a network at inference: torch, or OpenVINO on a CPU if it is installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +18,12 @@ import numpy as np
 import torch
 
 from bundle.acceleration.folding import inference_form
+from bundle.acceleration.quantization import SimulatedQuantization
 from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
 from bundle.networks import SliceStackUNet
+from bundle.transforms.preprocessing import VolumePreprocessing
+from bundle.transforms.slices import OFFSETS, Plane
 
 __all__ = [
     "Backend",
@@ -37,54 +40,54 @@ _log = logging.getLogger(__name__)
 BackendName = Literal["auto", "torch", "openvino", "openvino_int8"]
 Quantization = Callable[[Any], Any]
 
-# The image's intensities and the logits, at which masks are cut off, are what bfloat16's rounding moves masks by most;
-# of the multiply-accumulates of a slice the two convolutions are 0.2 %.
+# In bfloat16, rounding of the image's intensities and of the logits changes masks most. These two convolutions have
+# 0.2 % of a slice's multiply-accumulates.
 _IN_FLOAT32 = re.compile(r"__module\.(encoder\.0\.conv\.conv_0\.conv|head)/")
 
 
 class Backend(Protocol):
-    """Makes of a network in ``eval()`` what is called in its place: ``(N, S, H, W)`` to logits ``(N, out, H, W)``.
+    """Conversion of a network in ``eval()`` to a callable with the same signature, ``(N, S, H, W)`` to logits.
 
-    Its ``batch_size`` is how many slices it wants at once, None for what the caller likes.
+    ``batch_size`` is the number of slices to give it at once; None leaves that to the caller.
     """
 
     name: str
     batch_size: int | None
 
     def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
-        """What computes the network."""
+        """Return the callable that replaces the network."""
 
 
 class TorchBackend:
-    """torch, on the network's form for inference. It keeps nothing: the weights may change between two volumes.
+    """torch, on the network's form for inference, which is made at each call because the weights may change.
 
-    What that form gains is measured on CPUs only, not on CUDA.
+    The gain was measured on CPUs only, not on CUDA.
     """
 
     name = "torch"
     batch_size: int | None = None
 
     def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
-        """The network with less to compute."""
+        """Return the network's form for inference."""
         return inference_form(network)
 
 
 class OpenVINOBackend:
-    """OpenVINO on a CPU: one slice a thread at a time. In bfloat16 the first and the last convolution stay in float32.
+    """OpenVINO on a CPU, one slice per thread. In bfloat16 the first and the last convolution stay in float32.
 
-    Many slices are given to it at once, as its threads wait for each other at the end.
+    It takes many slices at once because its threads wait for each other at the end of a batch.
 
-    A network is converted once, which takes longer than a volume, and kept in the user's cache folder by a hash of all
-    its weights; later programs read it. Nothing is sent anywhere: OpenVINO's own ``convert_model`` reports each
-    use to its maker, so that the way below it is taken here.
+    A network is converted once, which takes longer than a volume, and cached in the user's cache folder by a hash of
+    its weights. Nothing is sent anywhere: OpenVINO's own ``convert_model`` reports each use to its vendor, so its
+    lower-level functions are used instead.
 
     Args:
         amp: compute in bfloat16 where the processor has it, else in float32.
-        quantization: makes of a float32 ``openvino.Model`` one with integers; its ``repr`` says how.
-        cache: the folder for converted networks; ``$XDG_CACHE_HOME/stroke-lesion-bundle`` or that in ``~/.cache``.
+        quantization: converts a float32 ``openvino.Model`` to integers; its ``repr`` is part of the cache key.
+        cache: folder for converted networks; ``stroke-lesion-bundle`` in ``$XDG_CACHE_HOME`` or ``~/.cache`` if None.
 
     Raises:
-        InputError: when OpenVINO is not installed.
+        InputError: if OpenVINO is not installed.
     """
 
     batch_size: int | None = 64
@@ -107,7 +110,7 @@ class OpenVINOBackend:
         self._latest: tuple[str, _OpenVINONetwork] | None = None
 
     def __call__(self, network: SliceStackUNet) -> Callable[..., torch.Tensor]:
-        """The network, converted where it is not the one of the last call."""
+        """Return the converted network, which is kept until the weights change."""
         lean = inference_form(network)
         key = _content_hash(lean, self.quantization)
         if self._latest is None or self._latest[0] != key:
@@ -115,37 +118,37 @@ class OpenVINOBackend:
         return self._latest[1]
 
     def _converted(self, network: SliceStackUNet, key: str) -> Any:
-        """The ``openvino.Model``, from the cache if it is there."""
+        """Return the ``openvino.Model``, from the cache if it is there."""
         import openvino
 
         file = self.cache / f"{key}.xml"
         try:
             return self.core.read_model(file)
-        except RuntimeError:  # it is not there, or damaged
-            _log.info("The network is converted for OpenVINO, once.")
+        except RuntimeError:  # missing or damaged
+            _log.info("Converting the network for OpenVINO (only once).")
         model = convert_to_openvino(network)
         if self.quantization is not None:
             model = self.quantization(model)
         structure, weights = openvino_files(model)
         try:
-            # The weights' file is there first.
+            # The weights are written first: an .xml in the cache always has its .bin.
             with replacing(file.with_suffix(".bin")) as unfinished:
                 unfinished.write_bytes(weights)
             write_atomically(structure, file)
         except OSError as error:
-            _log.warning("The converted network could not be kept in %s: %s", self.cache, error)
+            _log.warning("The converted network could not be cached in %s: %s", self.cache, error)
         return self.core.read_model(structure, openvino.Tensor(np.frombuffer(weights, dtype=np.uint8)))
 
 
 class _OpenVINONetwork:
-    """A converted network; it is compiled when the first slices of a size come."""
+    """A converted network that is compiled for the size of the first slices, and again if the size changes."""
 
     def __init__(self, core: Any, model: Any, precision: str) -> None:
         self.core, self.model, self.precision = core, model, precision
         self.shape: tuple[int, ...] = ()
 
     def __call__(self, stacks: torch.Tensor) -> torch.Tensor:
-        """``(N, S, H, W)`` to logits ``(N, out, H, W)``, float32."""
+        """Return the logits ``(N, out, H, W)`` of stacks ``(N, S, H, W)``, float32."""
         slices = stacks.float().numpy(force=True)
         self._compile(slices.shape[1:])
         logits = np.empty((len(slices), *self.output_shape), dtype=np.float32)
@@ -160,7 +163,7 @@ class _OpenVINONetwork:
         return torch.from_numpy(logits)
 
     def _compile(self, shape: tuple[int, ...]) -> None:
-        """A request computes one slice, and each thread has its own: that is faster than slices in batches."""
+        """Compile for one slice per request, one request per thread: this is faster than batches of slices."""
         if shape == self.shape:
             return
         import openvino
@@ -178,7 +181,7 @@ class _OpenVINONetwork:
 
 
 def _content_hash(network: SliceStackUNet, quantization: Quantization | None) -> str:
-    """Of all that the converted network depends on."""
+    """Return the cache key: library versions, architecture, quantization and weights."""
     from openvino import get_version
 
     content = hashlib.sha256(f"{get_version()} {torch.__version__} {network!r} {quantization!r} {_IN_FLOAT32}".encode())
@@ -189,31 +192,31 @@ def _content_hash(network: SliceStackUNet, quantization: Quantization | None) ->
 
 
 def convert_to_openvino(network: SliceStackUNet) -> Any:
-    """A network as an ``openvino.Model``, by what ``openvino.convert_model`` does without its reports.
+    """Convert a network to an ``openvino.Model`` like ``openvino.convert_model``, without its usage reports.
 
     Args:
-        network: in ``eval()``, of :func:`bundle.acceleration.folding.inference_form` to be quick.
+        network: in ``eval()``; the result of :func:`bundle.acceleration.folding.inference_form` is faster.
 
     Returns:
-        the model, for stacks ``(B, S, H, W)`` of any B, H and W that the network takes.
+        the model, for stacks ``(B, S, H, W)`` of any B, H and W that the network accepts.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     example = torch.zeros(1, network.in_channels, network.min_size, network.min_size)
-    with warnings.catch_warnings(action="ignore"):  # of the checks of the input, which are not traced
+    with warnings.catch_warnings(action="ignore"):  # the input's checks are not traced
         decoder = TorchScriptPythonDecoder(network, example_input=example)
     frontend = FrontEndManager().load_by_framework("pytorch")
     return frontend.convert(frontend.load(decoder))
 
 
 def openvino_files(model: Any) -> tuple[str, bytes]:
-    """An ``openvino.Model`` as its two files have it, with what stays in float32 marked.
+    """Return the content of an ``openvino.Model``'s two files, with the layers that stay in float32 marked.
 
-    OpenVINO knows such a mark, but from Python it can only be set in the file.
+    From Python this mark can be set in the file only.
 
     Returns:
-        the text of the ``.xml`` and the bytes of the ``.bin``, which have one stem.
+        the text of the ``.xml`` and the bytes of the ``.bin``, which must have the same stem.
     """
     import openvino
 
@@ -235,20 +238,24 @@ def choose_backend(
     name: BackendName,
     amp: bool = False,
     device: torch.device | None = None,
-    quantization: Callable[[], Quantization] | None = None,
+    preprocessing: VolumePreprocessing | None = None,
+    offsets: Sequence[int] = OFFSETS,
+    plane: Plane = "axial",
 ) -> Backend:
-    """The backend of a name.
+    """Return the backend of a name.
 
     Args:
-        name: ``"auto"`` is OpenVINO for a CPU where it is installed, and torch elsewhere; ``"openvino_int8"`` is
-            never chosen by it, as its answers differ a little.
-        amp: let OpenVINO compute in bfloat16 where the processor has it; torch is told by autocast.
-        device: where the network is; None is not known, for which ``"auto"`` is torch.
-        quantization: makes the one for ``"openvino_int8"``.
+        name: ``"auto"`` is OpenVINO for a CPU if it is installed, else torch; it never is ``"openvino_int8"``, whose
+            logits differ slightly.
+        amp: let OpenVINO compute in bfloat16 where the processor has it; torch uses autocast instead.
+        device: of the network; ``"auto"`` is torch if None.
+        preprocessing: of the volumes that ``"openvino_int8"`` is calibrated on.
+        offsets: of the stacks that it is calibrated on.
+        plane: of the slices that it is calibrated on.
 
     Raises:
-        InputError: when there is no such backend, or it is not installed, or not for the device.
-        ValueError: when ``"openvino_int8"`` has no quantization.
+        InputError: if there is no such backend, it is not installed, or it does not support the device.
+        ValueError: if ``"openvino_int8"`` has no preprocessing.
     """
     if name not in get_args(BackendName):
         raise InputError(f"There is no backend {name!r}: choose {', '.join(get_args(BackendName))}.")
@@ -256,9 +263,9 @@ def choose_backend(
     if name.startswith("openvino") and device is not None and not on_cpu:
         raise InputError(f"The backend {name} is for CPUs, and the device is {device}: choose auto or torch.")
     if name == "openvino_int8":
-        if quantization is None:
-            raise ValueError("The backend openvino_int8 needs a quantization.")
-        return OpenVINOBackend(amp, quantization())
+        if preprocessing is None:
+            raise ValueError("The backend openvino_int8 needs the preprocessing for its quantization.")
+        return OpenVINOBackend(amp, SimulatedQuantization(preprocessing, offsets, plane=plane))
     if name == "openvino" or (name == "auto" and on_cpu and find_spec("openvino") is not None):
         return OpenVINOBackend(amp)
     return TorchBackend()

@@ -1,4 +1,4 @@
-"""Training steps that a GPU does not wait for."""
+"""CUDA graphs of training steps."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["capture"]
 
 
 def capture(network: SliceStackUNet, batch_size: int, slice_size: int, amp: bool = True) -> SliceStackUNet:
-    """Records the network's forward and backward pass in ``train()`` as CUDA graphs, which take its place.
+    """Replace the network's forward and backward pass in ``train()`` by CUDA graphs.
 
-    The networks are many small kernels: on an H100 a step of 128 slices of 96 x 96 takes as long as one of 32, because
-    it waits for Python. A graph is started as a whole. It has one shape, so every batch must be of this size; in
-    ``eval()`` the network is as it was.
+    The networks consist of many small kernels: on an H100 a step of 128 slices of 96 x 96 takes as long as one of 32,
+    because the GPU waits for Python. A graph is launched as a whole. It has a fixed shape, so every batch must have
+    this size. In ``eval()`` the network does not change.
 
     Args:
         network: on a CUDA device.
-        batch_size: slices in every batch.
+        batch_size: number of slices in every batch.
         slice_size: H and W of the slices.
-        amp: under bfloat16 autocast.
+        amp: record under bfloat16 autocast.
 
     Returns:
-        the same network, in ``train()``; its parameters stay where they are.
+        the same network, in ``train()``, with the same parameters.
 
     Raises:
-        InputError: when the network is not on a CUDA device.
+        InputError: if the network is not on a CUDA device.
     """
     network.train()
     device = next(network.parameters()).device
@@ -35,9 +35,9 @@ def capture(network: SliceStackUNet, batch_size: int, slice_size: int, amp: bool
         raise InputError(f"CUDA graphs need a CUDA device, and the network is on {device.type}.")
     stacks = torch.zeros(batch_size, network.in_channels, slice_size, slice_size, device=device)
     statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    # The cache of autocast would hold copies of parameters that a later step has changed.
+    # Autocast's cache would keep copies of parameters that later steps change.
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=amp, cache_enabled=False):
         torch.cuda.make_graphed_callables(network, (stacks,), allow_unused_input=True)
-    for name, buffer in network.named_buffers():  # of the zeros that it was recorded with
+    for name, buffer in network.named_buffers():  # recording has updated them with zeros
         buffer.copy_(statistics[name])
     return network

@@ -1,4 +1,4 @@
-"""The same network with less to compute, for inference."""
+"""A network's form for inference: the same logits with less computation."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batch_norms(network: Network) -> Network:
-    """A copy in which the batch norms are part of the convolutions before them, and their ReLU works in place.
+    """Return a copy whose batch norms are folded into the convolutions before them, with in-place ReLUs.
 
-    It gives what the network gives, but for float32's rounding. What stands inside of MONAI's
-    :class:`~monai.networks.blocks.Convolution` is folded, where nobody else sees what is between its parts.
+    Its output is the same up to float32's rounding. Only batch norms inside a MONAI
+    :class:`~monai.networks.blocks.Convolution` are folded: nothing else reads their input.
 
     Args:
-        network: in ``eval()``; it stays as it is.
+        network: in ``eval()``; it is not changed.
 
     Raises:
-        ValueError: when it is in ``train()``, where a batch norm depends on the batch.
+        ValueError: if it is in ``train()``, where a batch norm depends on the batch.
     """
     if network.training:
         raise ValueError("Batch norms can be folded into convolutions in eval() only: the network is in train().")
@@ -47,15 +47,15 @@ def fold_batch_norms(network: Network) -> Network:
 
 
 def inference_form(network: SliceStackUNet) -> SliceStackUNet:
-    """A copy for ``eval()`` that gives what the network gives, but for float32's rounding, in less time.
+    """Return a copy for ``eval()`` with the same output, up to float32's rounding, in less time.
 
-    Batch norms are folded; the 3D branch is 2D convolutions that leave out what meets only zeros.
+    Batch norms are folded; the 3D branch becomes 2D convolutions without the products with zeros.
 
     Args:
-        network: in ``eval()``; it stays as it is.
+        network: in ``eval()``; it is not changed.
 
     Raises:
-        ValueError: when it is in ``train()``.
+        ValueError: if it is in ``train()``.
     """
     lean = fold_batch_norms(network)
     lean.volume_levels = InferenceBranch(lean.volume_levels.children(), network.in_channels)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The 3D branch as 2D convolutions from end to end, for inference: its slices are channels."""
+"""The 3D branch as 2D convolutions for inference, with slices as channels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["InferenceBranch", "SliceConvolution", "inference_projection"]
 
 
 class SliceConvolution(nn.Module):
-    """A :class:`VolumeConvolution` and its ReLU, on slices that are channels.
+    """A :class:`VolumeConvolution` and its ReLU, with slices as channels.
 
     Args:
-        convolution: with the batch norm behind it folded in.
+        convolution: with the following batch norm folded in.
         slices: S of the input.
-        apart: compute each slice that comes out by itself, from the slices that the kernel reaches. All at once they
-            are one 2D convolution, which multiplies with zeros between slices that lie further apart: 16 pairs of
-            slices where 10 count, of four.
+        apart: compute each output slice by itself, from the slices that the kernel reaches. Otherwise they are one 2D
+            convolution, which also multiplies the pairs of slices that are not neighbours with zeros: of four slices,
+            16 pairs instead of 10.
     """
 
     def __init__(self, convolution: VolumeConvolution, slices: int, apart: bool = False) -> None:
@@ -41,17 +41,17 @@ class SliceConvolution(nn.Module):
             self.reached.append((first, last))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """``(B, S * in_channels, H, W)`` to ``(B, out_channels, H, W)`` of each slice, or to all in one."""
+        """Return ``(B, out_channels, H, W)`` for each slice, or all in one, of ``(B, S * in_channels, H, W)``."""
         reached = zip(self.groups, self.reached, strict=True)
         return [F.relu(conv(x[:, first:last]), inplace=True) for conv, (first, last) in reached]
 
 
 class InferenceBranch(nn.Module):
-    """A network's 3D branch, as :class:`VolumeBranch`, but its features have slices as channels.
+    """The 3D branch of a network like :class:`VolumeBranch`, with the slices of its features as channels.
 
     Args:
         levels: with batch norms folded in.
-        slices: of a stack.
+        slices: number of slices in a stack.
     """
 
     def __init__(self, levels: Iterable[ConvBlock], slices: int) -> None:
@@ -60,12 +60,12 @@ class InferenceBranch(nn.Module):
         for depth, level in enumerate(levels):
             first, second = (cast(VolumeConvolution, part.conv) for part in (level.conv_0, level.conv_1))
             left = slices >> depth
-            # The kernel reaches from each of two slices to both: apart they would only be slower.
+            # With two slices the kernel reaches both from each: computed apart they would only be slower.
             pair = SliceConvolution(first, left), SliceConvolution(second, left, apart=left > 2)
             self.levels.append(nn.Sequential(*pair))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """``(B, S, H, W)`` to the features ``(B, S / 2 * C, H / 2, W / 2)`` and ``(B, S / 4 * C, H / 4, W / 4)``."""
+        """Return the features ``(B, S / 2 * C, H / 2, W / 2)`` and ``(B, S / 4 * C, H / 4, W / 4)`` of stacks."""
         features: list[torch.Tensor] = []
         maps: list[torch.Tensor] = []
         for first, second in cast(Iterable[nn.Sequential], self.levels):
@@ -77,15 +77,15 @@ class InferenceBranch(nn.Module):
 
 
 def _halved(maps: list[torch.Tensor]) -> torch.Tensor:
-    """``F.max_pool3d(..., 2)`` of slices that are channels; an odd one at the end is left out, as there."""
+    """Return ``F.max_pool3d(..., 2)`` of slices as channels; an odd slice at the end is dropped as well."""
     if len(maps) == 1:
-        maps = list(maps[0].chunk(2, dim=1))  # what is not apart are two
+        maps = list(maps[0].chunk(2, dim=1))  # only pairs of slices are not computed apart
     pairs = zip(maps[::2], maps[1::2], strict=False)
     return torch.cat([F.max_pool2d(torch.maximum(one, other), 2) for one, other in pairs], dim=1)
 
 
 def inference_projection(project: nn.Sequential) -> nn.Sequential:
-    """A ``SliceProjection`` for slices that are channels: a 1 x 1 convolution for each, the same weights for all."""
+    """Return a ``SliceProjection`` for slices as channels: a 1 x 1 convolution with the same weights for each."""
     channel, _, convolution, *rest = project
     channel, slices = cast(ChannelProjection, channel), cast(nn.Conv2d, convolution).in_channels
     each = nn.Conv2d(slices * channel.in_channels, slices, kernel_size=1, groups=slices)

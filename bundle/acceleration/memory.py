@@ -1,4 +1,4 @@
-"""Memory of a process that computes on a CPU."""
+"""Settings of glibc's memory allocator for computations on a CPU."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import ctypes
 
 __all__ = ["keep_freed_memory", "return_freed_memory"]
 
-# The numbers of glibc's malloc.h.
+# Constants of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 
 
 def _set(*settings: tuple[int, int]) -> bool:
-    """glibc's mallopt for each; whether all were taken, which nothing is without glibc."""
+    """Call glibc's mallopt for each setting; return whether all were accepted, which is False without glibc."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # no glibc, or no C library to be asked at all (Windows)
+    except (AttributeError, OSError, TypeError):  # no glibc, or no C library at all (Windows)
         return False
     return all(mallopt(*setting) for setting in settings)
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep the memory that it frees, for its next allocation; nothing happens without glibc.
+    """Make this process keep freed memory for its next allocation; nothing happens without glibc.
 
-    By default glibc gives every large tensor back to the system when it is freed, and the next step pays for fresh,
-    zeroed pages again: hundreds of thousands of page faults in a training step. The step's peak stays the same, but
-    other processes get nothing back before this one ends.
+    By default glibc returns every large tensor to the system when it is freed, and the next step has to take new,
+    zeroed pages: hundreds of thousands of page faults per training step. The peak does not change, but other processes
+    get no memory back before this one ends.
 
     Returns:
-        whether the allocator took the settings.
+        whether the allocator accepted the settings.
     """
-    # No tensor gets a mapping of its own, which would go with it; the top of the heap is never given back.
+    # No tensor gets its own mapping, which is unmapped when it is freed; the top of the heap is never trimmed.
     return _set((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
 
 
 def return_freed_memory() -> bool:
-    """Lets this process give every array back when it is freed; nothing happens without glibc.
+    """Make this process return every array to the system when it is freed; nothing happens without glibc.
 
-    By default glibc does so with arrays of more than 32 MiB, and with smaller ones only as long as none of their size
-    was freed before; the others leave holes in the heap, which grows from volume to volume.
+    By default glibc does so for arrays of more than 32 MiB, and for smaller ones only until one of their size is
+    freed; the others leave holes in the heap, which grows from volume to volume.
 
     Returns:
-        whether the allocator took the settings.
+        whether the allocator accepted the settings.
     """
     return _set((_M_MMAP_THRESHOLD, 1 << 20))

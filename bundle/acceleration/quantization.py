@@ -1,10 +1,11 @@
-"""A network in eight-bit integers, for OpenVINO: calibrated on simulated strokes, all but its two ends."""
+"""Quantization of a network to eight-bit integers for OpenVINO, calibrated on simulated strokes."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -15,11 +16,11 @@ from monai.data.meta_tensor import MetaTensor
 from bundle.errors import InputError
 from bundle.transforms.atlas import TEMPLATE, atlas_grid
 from bundle.transforms.preprocessing import VolumePreprocessing
-from bundle.transforms.slices import OFFSETS, Plane, StackSlices, pad_slices, stack_padded, to_plane
+from bundle.transforms.slices import OFFSETS, Plane, StackSlices, to_plane
 
 __all__ = ["SimulatedQuantization"]
 
-# What sees the image itself, what gives the logits, and what is too small to be worth it.
+# Layers that take the image or return the logits, and layers too small to gain from integers.
 _LEFT_IN_FLOAT = [
     r".*\.encoder\.0\.conv\.conv_0\..*",
     r".*\.volume_levels\.levels\.0\.0\..*",
@@ -27,31 +28,31 @@ _LEFT_IN_FLOAT = [
     r".*\.relate\..*",
     r".*\.weigh_.*",
 ]
-_SMOOTHING = 0.6  # of 0.3 to 0.85 the logits are nearest to float32's
+_SMOOTHING = 0.6  # the value between 0.3 and 0.85 with the logits closest to float32's
 
 
+@dataclass(repr=False, eq=False)
 class SimulatedQuantization:
-    """All but its two ends in eight-bit integers, for the range of values that simulated strokes lead to.
+    """Quantization to eight-bit integers except for the first and last layers, with ranges from simulated strokes.
 
     Args:
-        preprocessing: of the volumes that the network is for, by the key ``image``.
+        preprocessing: of the network's volumes, for the key ``image``.
         offsets: the stack's slices relative to its own.
-        volumes: how many are simulated, in the MNI template; the same each time.
-        slices: how many stacks of each are taken, evenly.
+        volumes: number of simulated volumes, in the MNI template; the same at each call.
+        slices: number of evenly spaced stacks of each volume.
         plane: of the slices.
 
     Raises:
-        InputError: when NNCF is not installed, or the processor is slow with integers.
+        InputError: if NNCF is not installed, or the processor has no fast integer instructions.
     """
 
-    def __init__(
-        self,
-        preprocessing: VolumePreprocessing,
-        offsets: Sequence[int] = OFFSETS,
-        volumes: int = 12,
-        slices: int = 10,
-        plane: Plane = "axial",
-    ) -> None:
+    preprocessing: VolumePreprocessing
+    offsets: Sequence[int] = OFFSETS
+    volumes: int = 12
+    slices: int = 10
+    plane: Plane = "axial"
+
+    def __post_init__(self) -> None:
         if find_spec("nncf") is None:
             raise InputError("NNCF is not installed: pip install -r requirements/openvino.txt, or backend openvino.")
         if not any(torch.cpu.get_capabilities().get(name) for name in ("avx512_vnni", "avx_vnni")):
@@ -59,19 +60,15 @@ class SimulatedQuantization:
                 "This processor has no instructions for eight-bit integers (VNNI), without which they are neither "
                 "fast nor exact: choose openvino."
             )
-        self.preprocessing = preprocessing
-        self.offsets = StackSlices(offsets).offsets  # checked
-        self.volumes, self.slices = volumes, slices
-        self.plane = plane
 
     def __call__(self, model: Any) -> Any:
-        """A float32 ``openvino.Model`` to another one, for inputs ``(1, S, H, W)``."""
-        os.environ.setdefault("NNCF_CI", "1")  # without it each use is reported to its maker
+        """Return the quantized form of a float32 ``openvino.Model``, for inputs ``(1, S, H, W)``."""
+        os.environ.setdefault("NNCF_CI", "1")  # otherwise NNCF reports each use to its vendor
         import nncf
         from nncf.quantization import advanced_parameters as advanced
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-        nncf.set_log_level(logging.ERROR)  # it names each operation that it leaves as it is
+        nncf.set_log_level(logging.ERROR)  # it logs each operation that it ignores
         stacks = self.stacks()
         model.reshape([1, *stacks.shape[1:]])
         return nncf.quantize(
@@ -79,18 +76,18 @@ class SimulatedQuantization:
             nncf.Dataset([stack[None].numpy() for stack in stacks]),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(stacks),
-            model_type=nncf.ModelType.TRANSFORMER,  # what lets channels of unlike ranges be smoothed
-            ignored_scope=nncf.IgnoredScope(patterns=_LEFT_IN_FLOAT, validate=False),  # D-UNet has not all
+            model_type=nncf.ModelType.TRANSFORMER,  # enables smoothing of channels with different ranges
+            ignored_scope=nncf.IgnoredScope(patterns=_LEFT_IN_FLOAT, validate=False),  # D-UNet has some only
             advanced_parameters=advanced.AdvancedQuantizationParameters(
-                overflow_fix=advanced.OverflowFix.DISABLE,  # sums overflow without VNNI only
+                overflow_fix=advanced.OverflowFix.DISABLE,  # sums overflow only without VNNI
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,  # lesions are the outliers
                 smooth_quant_alphas=advanced.AdvancedSmoothQuantParameters(convolution=_SMOOTHING, matmul=-1),
             ),
         )
 
     def stacks(self) -> torch.Tensor:
-        """What it is calibrated on, ``(N, S, H, W)``."""
-        from bundle.data.simulate import SimulatedCases, load_head  # not for a network that is quantized already
+        """Return the stacks for the calibration, ``(N, S, H, W)``."""
+        from bundle.data.simulate import SimulatedCases, load_head  # late: a cached network needs none
 
         affine = torch.as_tensor(atlas_grid()[0])
         prepare = self.preprocessing.after_loading
@@ -98,12 +95,11 @@ class SimulatedQuantization:
         for case in SimulatedCases([load_head(str(TEMPLATE))], None, self.volumes):
             volume = MetaTensor(torch.from_numpy(case.image)[None], affine=affine)
             prepared = prepare({"image": volume})["image"][0].as_tensor()
-            padded = pad_slices(to_plane(prepared, self.plane), self.offsets)
-            stacks = stack_padded(padded, self.offsets)
+            stacks = StackSlices(self.offsets)(to_plane(prepared, self.plane)[None])
             chosen.append(stacks[torch.linspace(0, len(stacks) - 1, self.slices).long()])
         return torch.cat(chosen)
 
     def __repr__(self) -> str:
-        """Equal settings, equal text: the cache of quantized networks rests on it."""
+        """Return a text of the settings, part of the cache key of quantized networks."""
         settings = f"{self.offsets}, {self.plane}, {self.volumes}, {self.slices}, {_LEFT_IN_FLOAT}, {_SMOOTHING}"
         return f"SimulatedQuantization({self.preprocessing!r}, {settings}, NNCF {version('nncf')})"

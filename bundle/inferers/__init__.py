@@ -1,4 +1,4 @@
-"""Inferers: the slice stack inferer, and autocast on any device."""
+"""Inferers: slice stacks of volumes, and autocast on any device."""
 
 from bundle.inferers.slice_stack import AutocastInferer, SliceStackInferer
 

@@ -23,7 +23,7 @@ CASE_METRICS = (
     "lesion_f1_overlap",
     "lesion_f1_iou25",
 )
-"""What is averaged over the cases."""
+"""The metrics that are averaged over the cases."""
 
 
 def _ratio(part: float, whole: float, both_empty: bool) -> float:
@@ -33,11 +33,11 @@ def _ratio(part: float, whole: float, both_empty: bool) -> float:
 
 
 def case_metrics(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[float]) -> dict[str, float]:
-    """Overlap, surface distances, volumes and lesion-wise F1 of one case.
+    """Return overlap, surface distances, volumes and lesion-wise F1 of one case.
 
-    The empty-mask rule, the same in every table: when prediction and truth are both empty, DSC, recall, precision,
-    Jaccard and lesion F1 are 1 and the distances 0; when one of them is, all of the former are 0 and the distances are
-    not defined (NaN).
+    The empty-mask rule, the same in every table: if prediction and truth are both empty, DSC, recall, precision,
+    Jaccard and lesion F1 are 1 and the distances 0; if only one of them is, the former are 0 and the distances are
+    undefined (NaN).
 
     Args:
         pred: predicted mask ``(H, W, D)``, not 0 is lesion.
@@ -47,14 +47,13 @@ def case_metrics(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[f
     Returns:
         ``dsc``, ``recall``, ``precision``, ``jaccard``; ``asd_mm``, the symmetric average surface distance;
         ``hd95_mm``, the 95th percentile of the Hausdorff distance; ``volume_ml``, ``true_volume_ml`` and
-        ``volume_difference_ml``, which is never negative; ``lesion_f1_overlap`` and ``lesion_f1_iou25`` of
+        ``volume_difference_ml``, which is absolute; ``lesion_f1_overlap`` and ``lesion_f1_iou25`` of
         :func:`bundle.metrics.lesion_f1`; ``tp``, ``fp``, ``fn``.
 
     Raises:
-        ValueError: when the shapes differ.
+        ValueError: if the shapes differ.
     """
-    if pred.shape != label.shape:
-        raise ValueError(f"The prediction is {list(pred.shape)} and the truth {list(label.shape)}: they must match.")
+    by_lesion = lesion_f1(pred, label)
     p, g = pred.bool(), label.bool()
     tp, fp, fn = int((p & g).sum()), int((p & ~g).sum()), int((~p & g).sum())
     both_empty = tp + fp + fn == 0
@@ -75,7 +74,7 @@ def case_metrics(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[f
         "volume_ml": (tp + fp) * voxel_ml,
         "true_volume_ml": (tp + fn) * voxel_ml,
         "volume_difference_ml": abs(fp - fn) * voxel_ml,
-        **lesion_f1(p, g),
+        **by_lesion,
         "tp": tp,
         "fp": fp,
         "fn": fn,
@@ -83,14 +82,14 @@ def case_metrics(pred: torch.Tensor, label: torch.Tensor, spacing_mm: Sequence[f
 
 
 def summarize(cases: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over the cases, and DSC(G) from the pooled counts.
+    """Return the means over the cases, and the global DSC of the pooled counts.
 
     Args:
         cases: of :func:`case_metrics`, at least one.
 
     Returns:
         ``cases``; the mean of each case metric and ``<metric>_sd`` over the cases in which it is defined, with
-        ``<metric>_undefined`` where there are others; ``dsc_median``; ``dsc_global``.
+        ``<metric>_undefined``, the number of the others, if there are any; ``dsc_median``; ``dsc_global``.
     """
     summary: dict[str, float] = {"cases": len(cases)}
     for name in CASE_METRICS:
@@ -107,7 +106,7 @@ def summarize(cases: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def dsc_by_volume(cases: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, int]]:
-    """Mean DSC of the cases of similar lesion volume, and how many there are, by the bins of :data:`SIZE_BINS`.
+    """Return the mean DSC and the number of the cases in each bin of :data:`SIZE_BINS`, by their true volume.
 
     Args:
         cases: of :func:`case_metrics`.

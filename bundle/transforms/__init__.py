@@ -1,14 +1,13 @@
 """Transforms that MONAI does not have, and the deterministic preprocessing made of both."""
 
-from bundle.checks import CheckVolumed
 from bundle.transforms.atlas import TEMPLATE, ResampleToAtlasd, atlas_brain, atlas_grid
 from bundle.transforms.augmentation import BatchAugmentation, SliceAugmentation
 from bundle.transforms.bias_field import CorrectBiasField, CorrectBiasFieldd
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
-from bundle.transforms.postprocessing import LesionMask, LogitsToMask, LogitsToMaskd
+from bundle.transforms.postprocessing import LogitsToMask, LogitsToMaskd
 from bundle.transforms.preprocessing import VolumePreprocessing
 from bundle.transforms.registration import AffineToMNI, AffineToMNId
-from bundle.transforms.slices import OFFSETS, Plane, StackSlices, StackSlicesd
+from bundle.transforms.slices import OFFSETS, Plane, StackSlices
 from bundle.transforms.spatial import BrainBox, BrainBoxd
 from bundle.transforms.writers import SourceGridWriter
 
@@ -20,10 +19,8 @@ __all__ = [
     "BatchAugmentation",
     "BrainBox",
     "BrainBoxd",
-    "CheckVolumed",
     "CorrectBiasField",
     "CorrectBiasFieldd",
-    "LesionMask",
     "LogitsToMask",
     "LogitsToMaskd",
     "NormalizeHeadIntensity",
@@ -33,7 +30,6 @@ __all__ = [
     "SliceAugmentation",
     "SourceGridWriter",
     "StackSlices",
-    "StackSlicesd",
     "VolumePreprocessing",
     "atlas_brain",
     "atlas_grid",

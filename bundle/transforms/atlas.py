@@ -11,31 +11,35 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, SpatialResample
+from monai.transforms import SpatialResample
 from monai.utils import ensure_tuple_rep
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
+from bundle.transforms.keywise import InvertibleKeywiseTransform
+
 __all__ = ["TEMPLATE", "ResampleToAtlasd", "atlas_brain", "atlas_grid", "load_template", "on_mni_grid"]
 
 TEMPLATE = Path(__file__).parent / "mni152" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-"""The skull-stripped MNI152 T1w template at 1 mm (ICBM 2009a, Fonov et al., 2009), as nilearn ships it."""
+"""The skull-stripped MNI152 T1w template at 1 mm (ICBM 2009a, Fonov et al., 2009), as distributed by nilearn."""
 
 _ATLAS_SHAPE = (197, 233, 189)
 _ATLAS_ORIGIN_MM = (-98.0, -134.0, -72.0)
 
 # Centres of the first and the last voxel, in mm, of the grids on which MNI152 images are commonly stored.
-_MNI_GRIDS = (
-    ((-98, -134, -72), (98, 98, 116)),  # ATLAS, 197 x 233 x 189
-    ((-91, -126, -72), (90, 91, 109)),  # FSL at 1 mm, 182 x 218 x 182
-    ((-90, -126, -72), (90, 90, 108)),  # FSL at 2 mm, 91 x 109 x 91; SPM at 1 mm, 181 x 217 x 181
-    ((-96, -132, -78), (96, 96, 114)),  # ICBM 2009c, 193 x 229 x 193
+_MNI_GRIDS = np.array(
+    [
+        ((-98, -134, -72), (98, 98, 116)),  # ATLAS, 197 x 233 x 189
+        ((-91, -126, -72), (90, 91, 109)),  # FSL at 1 mm, 182 x 218 x 182
+        ((-90, -126, -72), (90, 90, 108)),  # FSL at 2 mm, 91 x 109 x 91; SPM at 1 mm, 181 x 217 x 181
+        ((-96, -132, -78), (96, 96, 114)),  # ICBM 2009c, 193 x 229 x 193
+    ]
 )
-_MNI_GRID_TOLERANCE_MM = 1.5  # Colin27 is stored a millimetre beside SPM's grid
+_MNI_GRID_TOLERANCE_MM = 1.5  # Colin27 is stored one millimetre off SPM's grid
 
 
 def atlas_grid(spacing_mm: float = 1.0) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The grid of the ATLAS data set, 197 x 233 x 189 voxels of 1 mm in RAS, or its field of view in other voxels.
+    """Return the grid of the ATLAS data set, 197 x 233 x 189 voxels of 1 mm in RAS, or one of its field of view.
 
     Args:
         spacing_mm: voxel size.
@@ -48,19 +52,20 @@ def atlas_grid(spacing_mm: float = 1.0) -> tuple[np.ndarray, tuple[int, int, int
     centre_mm = np.asarray(_ATLAS_ORIGIN_MM) + (extent_mm - 1) / 2
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = centre_mm - (shape - 1) / 2 * spacing_mm
-    return affine, (int(shape[0]), int(shape[1]), int(shape[2]))
+    height, width, depth = shape.tolist()
+    return affine, (height, width, depth)
 
 
 @cache
 def load_template() -> tuple[np.ndarray, np.ndarray]:
-    """Return the template's voxels in RAS orientation, float32, and their affine; not to be written to."""
+    """Return the template's voxels in RAS orientation, float32, and their affine; both cached: do not change them."""
     image = nib.as_closest_canonical(nib.load(TEMPLATE))
     return image.get_fdata(dtype=np.float32), image.affine
 
 
 @cache
 def atlas_brain(spacing_mm: float = 1.0) -> np.ndarray:
-    """Return the template's brain as a boolean mask on :func:`atlas_grid`; not to be written to, it is kept."""
+    """Return the template's brain as a boolean mask on :func:`atlas_grid`; it is cached and read-only."""
     affine, shape = atlas_grid(spacing_mm)
     voxels, template_affine = load_template()
     to_template = np.linalg.inv(template_affine) @ affine
@@ -76,45 +81,30 @@ def on_mni_grid(shape: Sequence[int], affine: np.ndarray) -> bool:
         shape: of the image.
         affine: voxels to RAS world in mm, ``(4, 4)``.
     """
-    axes = np.abs(affine[:3, :3])
-    if np.any(axes - np.diag(np.diag(axes)) > 1e-3) and np.count_nonzero(axes > 1e-3) != 3:
+    if np.count_nonzero(np.abs(affine[:3, :3]) > 1e-3) != 3:
         return False
-    sizes_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    corners = apply_affine(affine, [(0, 0, 0), np.asarray(shape) - 1])
-    half = axes @ np.diag(1 / sizes_mm) @ sizes_mm / 2
-    low, high = corners.min(axis=0) - half, corners.max(axis=0) + half
-    return any(
-        np.all(np.abs(low - (np.asarray(first) - 0.5)) <= _MNI_GRID_TOLERANCE_MM)
-        and np.all(np.abs(high - (np.asarray(last) + 0.5)) <= _MNI_GRID_TOLERANCE_MM)
-        for first, last in _MNI_GRIDS
-    )
+    corners = np.sort(apply_affine(affine, [[-0.5] * 3, np.asarray(shape) - 0.5]), axis=0)
+    distances_mm = np.abs(_MNI_GRIDS + np.array([[-0.5], [0.5]]) - corners).max(axis=(1, 2))
+    return bool(distances_mm.min() <= _MNI_GRID_TOLERANCE_MM)
 
 
-class ResampleToAtlasd(MapTransform, InvertibleTransform):
-    """Resamples to :func:`atlas_grid`; outside of what an image holds it is 0. MONAI's takes no fixed grid.
+class ResampleToAtlasd(InvertibleKeywiseTransform):
+    """Resampling to :func:`atlas_grid`, 0 outside the image. MONAI's ``Spacingd`` takes no fixed grid.
 
     Args:
         keys: images in MNI space.
         spacing_mm: voxel size of the grid.
-        mode: interpolation of each key, or of all.
+        mode: interpolation for all keys, or one for each.
     """
 
     def __init__(self, keys: KeysCollection, spacing_mm: float, mode: str | Sequence[str] = "bilinear") -> None:
-        super().__init__(keys)
+        super().__init__(keys, SpatialResample(padding_mode="zeros", dtype=torch.float32))
         self.affine, self.shape = atlas_grid(spacing_mm)
         self.mode = ensure_tuple_rep(mode, len(self.keys))
-        self.resample = SpatialResample(padding_mode="zeros", dtype=torch.float32)
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
-        """The data, resampled."""
+        """Return the data with resampled images."""
         d = dict(data)
         for key, mode in self.key_iterator(d, self.mode):
-            d[key] = self.resample(d[key], torch.as_tensor(self.affine), self.shape, mode=mode)
-        return d
-
-    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
-        """The data, on the grids they came from."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.resample.inverse(d[key])
+            d[key] = self.transform(d[key], torch.as_tensor(self.affine), self.shape, mode=mode)
         return d

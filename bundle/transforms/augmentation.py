@@ -1,8 +1,8 @@
-"""Random changes of stacks of slices and their labels, of one sample or of a whole batch."""
+"""Random augmentation of stacks of slices and their labels, of one sample or of a whole batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from monai.transforms import (
@@ -27,12 +27,12 @@ __all__ = ["BatchAugmentation", "SliceAugmentation"]
 
 
 class SliceAugmentation(Randomizable, Transform):
-    """Left-right flip, affine, contrast, brightness, blur, bias field and noise, on all slices of a stack alike.
+    """Left-right flip, affine, contrast, brightness, blur, bias field and noise, the same for all slices of a stack.
 
-    The slices are neighbours, so one draw serves them all. Outside the head the image stays 0, as in inference.
+    Outside the head the image stays 0, as in inference.
 
     Args:
-        plane: of the slices; sagittal ones are not flipped, in which left and right are not to be seen.
+        plane: of the slices; sagittal ones are not flipped, as that would exchange front and back.
     """
 
     def __init__(self, plane: Plane = "axial") -> None:
@@ -44,7 +44,7 @@ class SliceAugmentation(Randomizable, Transform):
                     keys,
                     prob=0.8,
                     rotate_range=0.2,
-                    shear_range=(0.1, 0.1),  # a single number would be for the first axis alone
+                    shear_range=(0.1, 0.1),  # a single number would apply to the first axis only
                     translate_range=(8, 8),
                     scale_range=(0.15, 0.15),
                     mode=("bilinear", "nearest"),
@@ -67,65 +67,50 @@ class SliceAugmentation(Randomizable, Transform):
     def set_random_state(
         self, seed: int | None = None, state: object | None = None
     ) -> SliceAugmentation:  # the signature is MONAI's
-        """Seeds both parts, differently."""
+        """Seed both parts, differently."""
         super().set_random_state(seed, state)
         self.spatial.set_random_state(self.R.randint(2**31))
         self.intensity.set_random_state(self.R.randint(2**31))
         return self
 
     def __call__(self, data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """``image`` ``(S, H, W)`` and ``label`` ``(1, H, W)``, changed, of the same shapes."""
-        moved = self._apply(self.spatial, data)
+        """Return the data with changed ``image`` ``(S, H, W)`` and ``label`` ``(1, H, W)``."""
+        moved: dict[str, torch.Tensor] = self.spatial(dict(data))
         head = inside_head(moved["image"])
-        changed = self._apply(self.intensity, moved)
+        changed: dict[str, torch.Tensor] = self.intensity(dict(moved))
         return changed | {"image": changed["image"] * head}
 
-    @staticmethod
-    def _apply(transform: Callable, data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        result: dict[str, torch.Tensor] = transform(dict(data))
-        return result
 
-
+@dataclass(eq=False)
 class BatchAugmentation(Transform):
-    """Flip, rotation, zoom, shift, bending and contrast of each sample of a batch, all at once where the batch lies.
+    """Flip, rotation, zoom, shift, bending and contrast of all samples of a batch at once, on the batch's device.
 
-    MONAI's transforms take one sample after another, which leaves a GPU waiting, and a CPU's other cores. A flip leaves
-    voxels as sharp as they are; the rest interpolates between them, so only a part of the samples gets it. Drawn by
+    MONAI's transforms take one sample after another, which leaves a GPU, or the other cores of a CPU, waiting. A flip
+    keeps voxels sharp; the other changes interpolate, so only a part of the samples gets them. Random numbers are from
     torch's generator.
 
     Args:
-        flip: share of samples that are flipped left to right; 0 for sagittal slices, in which both look alike.
+        flip: share of samples that are flipped left to right; use 0 for sagittal slices.
         affine: share of samples that are rotated, zoomed, shifted and bent.
         rotate: largest angle in radians, either way.
         zoom: largest change of size, either way, 0..1.
         shift: largest shift along each axis, either way, as a share of the slice.
         bend: largest displacement of each of 7 x 7 control points along each axis, either way, as a share of the slice.
-        contrast: share of samples that get another contrast.
-        gamma: largest exponent of the intensities; the smallest is its inverse. Black and the brightest pixel stay.
+        contrast: share of samples whose contrast is changed.
+        gamma: largest exponent of the intensities; the smallest is its inverse. 0 and the brightest pixel are fixed.
     """
 
-    def __init__(
-        self,
-        flip: float = 0.5,
-        affine: float = 0.5,
-        rotate: float = 0.15,
-        zoom: float = 0.1,
-        shift: float = 0.04,
-        bend: float = 0.0,
-        contrast: float = 0.0,
-        gamma: float = 1.25,
-    ) -> None:
-        self.flip = flip
-        self.affine = affine
-        self.rotate = rotate
-        self.zoom = zoom
-        self.shift = shift
-        self.bend = bend
-        self.contrast = contrast
-        self.gamma = gamma
+    flip: float = 0.5
+    affine: float = 0.5
+    rotate: float = 0.15
+    zoom: float = 0.1
+    shift: float = 0.04
+    bend: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 1.25
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """``image`` ``(B, S, H, W)`` and ``label`` ``(B, 1, H, W)`` of square slices, changed, of the same shapes."""
+        """Return the batch with changed ``image`` ``(B, S, H, W)`` and ``label`` ``(B, 1, H, W)`` of square slices."""
         image, label = batch["image"], batch["label"]
         grid = self._grid(image)
         moved = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
@@ -135,7 +120,7 @@ class BatchAugmentation(Transform):
         }
 
     def _grid(self, image: torch.Tensor) -> torch.Tensor:
-        """Where each pixel comes from, ``(B, H, W, 2)``."""
+        """Return where each pixel is sampled from, ``(B, H, W, 2)``."""
         count, device = len(image), image.device
         chosen = (torch.rand(count, 1, device=device) < self.affine).float()
         largest = torch.tensor([self.rotate, self.zoom, 2 * self.shift, 2 * self.shift], device=device)

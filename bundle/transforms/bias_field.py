@@ -1,18 +1,17 @@
-"""The scanner's bias field taken out, before a head is registered."""
+"""Correction of the scanner's bias field, before a head is registered."""
 
 from __future__ import annotations
-
-from collections.abc import Hashable, Mapping
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
 from bundle.transforms.intensity import head_mask
+from bundle.transforms.keywise import KeywiseTransform
 
 __all__ = ["CorrectBiasField", "CorrectBiasFieldd"]
 
@@ -40,7 +39,7 @@ def _log_field(coarse: np.ndarray) -> np.ndarray:
 
 
 class CorrectBiasField(Transform):
-    """Divides a volume by its bias field (N4; Tustison et al., IEEE TMI 2010), found on voxels of about 4 mm."""
+    """Division of a volume by its bias field (N4; Tustison et al., IEEE TMI 2010), found on voxels of about 4 mm."""
 
     def __call__(self, img: MetaTensor) -> MetaTensor:
         """
@@ -48,7 +47,7 @@ class CorrectBiasField(Transform):
             img: ``(1, H, W, D)``, intensities from 0 up, with its affine in mm.
 
         Returns:
-            the same shape, float32, the mean logarithm over the head as it was.
+            the same shape, float32; the mean logarithm over the head does not change.
         """
         volume = img.as_tensor().float()[None]
         sizes_mm = np.asarray(img.pixdim, dtype=float)
@@ -61,16 +60,8 @@ class CorrectBiasField(Transform):
         return convert_to_dst_type(volume[0] * torch.exp(-smooth[0]), img, dtype=torch.float32)[0]
 
 
-class CorrectBiasFieldd(MapTransform):
+class CorrectBiasFieldd(KeywiseTransform):
     """Dictionary version of :class:`CorrectBiasField`."""
 
     def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(keys)
-        self.correct = CorrectBiasField()
-
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
-        """The data with corrected images."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.correct(d[key])
-        return d
+        super().__init__(keys, CorrectBiasField())

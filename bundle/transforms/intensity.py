@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import convert_data_type, convert_to_dst_type
 from scipy import ndimage
 
 from bundle.errors import InputError
+from bundle.transforms.keywise import KeywiseTransform
 
 __all__ = ["NormalizeHeadIntensity", "NormalizeHeadIntensityd", "head_mask", "inside_head"]
 
 
 def head_mask(image: np.ndarray) -> np.ndarray:
-    """The head (or the brain of a skull-stripped image): what is not air outside.
+    """Return the mask of the head, or of the brain of a skull-stripped image.
 
-    Brighter than a tenth of the way from the 2nd to the 98th percentile (BET's robust threshold, Smith, 2002), the
-    largest piece of it, holes filled, so that dark cavities and ventricles are inside.
+    It is the largest component of the voxels brighter than a tenth of the way from the 2nd to the 98th percentile
+    (BET's robust threshold, Smith, 2002). Holes are filled, so that dark cavities and ventricles are inside.
 
     Args:
         image: ``(H, W, D)``.
 
     Returns:
-        boolean mask ``(H, W, D)``; all False when nothing stands out.
+        boolean mask ``(H, W, D)``; all False if nothing is brighter than the background.
     """
     low, high = np.percentile(image, (2, 98))
     mask = ndimage.binary_opening(image > low + 0.1 * (high - low))
-    pieces, count = ndimage.label(mask)
+    labels, count = ndimage.label(mask)
     if count == 0:
         return np.zeros(image.shape, dtype=bool)
-    largest = np.bincount(pieces.ravel())[1:].argmax() + 1
-    # One more voxel, which the opening took and where partial volume with the air begins.
-    return ndimage.binary_fill_holes(ndimage.binary_dilation(pieces == largest))
+    largest = np.bincount(labels.ravel())[1:].argmax() + 1
+    # The opening removed the outermost voxel, which shares its volume with the air.
+    return ndimage.binary_fill_holes(ndimage.binary_dilation(labels == largest))
 
 
 def inside_head(normalized: torch.Tensor) -> torch.Tensor:
@@ -45,14 +44,14 @@ def inside_head(normalized: torch.Tensor) -> torch.Tensor:
 
 
 class NormalizeHeadIntensity(Transform):
-    """Air outside the head becomes 0, the median of the head, or of its brain where that is known, 1.
+    """Normalisation to 0 outside the head and a median of 1 inside the head, or inside its brain if that is known.
 
-    MONAI's ``NormalizeIntensity(nonzero=True)`` takes the noise of the air for head in images that are not
-    skull-stripped, and gives negative values, which a multiplicative bias field or a gamma would turn around.
+    MONAI's ``NormalizeIntensity(nonzero=True)`` includes the noise of the air in images that are not skull-stripped,
+    and returns negative values, which a multiplicative bias field or a gamma would make darker instead of brighter.
 
     Args:
-        brain: boolean mask ``(H, W, D)`` on the images' grid; the median is then that of the head inside it, which neck
-            and scalp do not change. None: of the whole head.
+        brain: boolean mask ``(H, W, D)`` on the images' grid. The median is taken inside it, so that neck and scalp do
+            not matter; inside the whole head if None.
     """
 
     def __init__(self, brain: np.ndarray | None = None) -> None:
@@ -67,26 +66,23 @@ class NormalizeHeadIntensity(Transform):
             the same shape, float32, 0 outside the head.
 
         Raises:
-            InputError: when no head stands out from the background.
-            ValueError: when the brain's mask has another shape than the image.
+            InputError: if nothing is brighter than the background.
+            ValueError: if the brain's mask and the image differ in shape.
         """
         volume = convert_data_type(img, np.ndarray, dtype=np.float32)[0][0]
         if self.brain is not None and self.brain.shape != volume.shape:
-            raise ValueError(f"brain is {self.brain.shape}, the image {volume.shape}: equal shapes are needed.")
+            raise ValueError(f"brain is {self.brain.shape}, the image {volume.shape}: they must match.")
         mask = head_mask(volume)
         measured = mask if self.brain is None else mask & self.brain
         level = float(np.median(volume[measured])) if measured.any() else 0.0
         if level <= 0:
-            raise InputError(f"{self._name(img)} shows no head: nothing is brighter than its background.")
+            name = getattr(img, "meta", {}).get("filename_or_obj", "The image")
+            raise InputError(f"{name} shows no head: nothing is brighter than its background.")
         normalized = np.where(mask, np.maximum(volume, 0) / level, 0)[None]
         return convert_to_dst_type(normalized, img, dtype=torch.float32)[0]
 
-    @staticmethod
-    def _name(img: NdarrayOrTensor) -> str:
-        return str(getattr(img, "meta", {}).get("filename_or_obj", "The image"))
 
-
-class NormalizeHeadIntensityd(MapTransform):
+class NormalizeHeadIntensityd(KeywiseTransform):
     """Dictionary version of :class:`NormalizeHeadIntensity`.
 
     Args:
@@ -95,12 +91,4 @@ class NormalizeHeadIntensityd(MapTransform):
     """
 
     def __init__(self, keys: KeysCollection, brain: np.ndarray | None = None) -> None:
-        super().__init__(keys)
-        self.normalize = NormalizeHeadIntensity(brain)
-
-    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
-        """The data with normalised images."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.normalize(d[key])
-        return d
+        super().__init__(keys, NormalizeHeadIntensity(brain))

@@ -1,4 +1,4 @@
-"""Where a T1w head lies in MNI space: an affine registration to the template."""
+"""Affine registration of a T1w head to the MNI152 template."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from scipy.spatial.transform import Rotation
 
 from bundle.transforms.atlas import load_template, on_mni_grid
 from bundle.transforms.intensity import head_mask
-from bundle.transforms.spatial import brain_outline
+from bundle.transforms.spatial import brain_position
 
 __all__ = ["RegistrationResult", "find_failure", "load_registration", "register_to_mni"]
 
 _SEARCH_MM, _FINE_MM = 6.0, 3.0
-_RING_MM = 3.0  # around the template's brain: its edge counts, the scalp does not
+_RING_MM = 3.0  # about the template's brain: enough for its edge, too little for the scalp
 _LOCAL_MM = 12.0
 _DEEP_MM = 6.0
-_CENTRE_MM = np.array([0.0, -18.0, 22.0])  # of the template's brain, about which heads are turned and scaled
+_CENTRE_MM = np.array([0.0, -18.0, 22.0])  # of the template's brain, the centre of rotation and scaling
 
-# What is tried, from template to head: the turns about the axes to the right, to the front and to the top, and for each
-# the place of the brain below the top of the head and before or behind its middle, and its size.
+# The search grid, from template to head: rotations about the axes to the right, to the front and to the top, and for
+# each of them the distance of the brain from the top of the head, its shift to the front, and its size.
 _TURNS_DEG = ((-30, -15, 0, 15, 30), (-20, 0, 20), (-20, 0, 20))
 _DROPS_MM = (0, 6, 12, 18, 24)
 _SLIDES_MM = (-24, -12, 0, 12, 24)
@@ -42,22 +42,22 @@ Metric = Literal["correlation", "mutual_information"]
 
 
 class RegistrationResult(NamedTuple):
-    """Where a head is in MNI space, and how similar it is to the template there."""
+    """The place of a head in MNI space, and its similarity to the template there."""
 
     affine: np.ndarray
     """From the image's world to MNI space, in mm, ``(4, 4)``."""
     similarity: float
-    """Correlation of the head's and the template's intensities, both at 3 mm, inside the brain more than 6 mm from its
-    surface, of the hemisphere where it is higher: a stroke can take much of the other. Measured: well registered
-    heads have 0.46 to 0.95; misplaced, upside down, inverted ones and other objects at most 0.28."""
+    """Correlation of the head's and the template's intensities at 3 mm, more than 6 mm inside the brain, in the
+    hemisphere where it is higher: a stroke can destroy much of the other. Measured: 0.46 to 0.95 for well registered
+    heads, at most 0.28 for misplaced, upside-down or inverted ones and for other objects."""
     failure: str = ""
-    """Why the registration was not accepted, of which this is the substitute; empty for an accepted one."""
+    """Why the registration was not accepted; empty if it was."""
     seconds: float = 0.0
-    """Time that the registration took."""
+    """Duration of the registration."""
 
 
 class _Volume(NamedTuple):
-    """Voxels whose axes are those of the world, right, anterior and superior."""
+    """A volume whose axes are those of the world: right, anterior and superior."""
 
     voxels: np.ndarray
     origin_mm: np.ndarray
@@ -75,7 +75,7 @@ def _resampled_to_world(voxels: np.ndarray, affine: np.ndarray, spacing_mm: floa
 
 
 def _clipped(volume: _Volume) -> _Volume:
-    """0 to the head's 99th percentile: neither the scalp's fat nor vessels stretch the range."""
+    """Return a volume clipped to 0 and the head's 99th percentile, so that fat and vessels do not set the range."""
     inside = head_mask(volume.voxels)
     if not inside.any():
         return volume
@@ -83,16 +83,16 @@ def _clipped(volume: _Volume) -> _Volume:
 
 
 def _equalised(volume: _Volume) -> _Volume:
-    """Deviation from the local mean over the local contrast: bias field, scalp and lesion weigh no more than folds.
+    """Return the deviation from the local mean over the local contrast: bias field, scalp and lesion weigh like folds.
 
-    Padded, so that what the field of view does not hold is 0 and pulls nowhere.
+    The volume is padded with 0, so that the outside of the field of view has no influence.
     """
     margin = round(2 * _LOCAL_MM / volume.spacing_mm)
     voxels = np.pad(volume.voxels, margin)
     sigma = _LOCAL_MM / volume.spacing_mm
     deviation = voxels - ndimage.gaussian_filter(voxels, sigma)
     contrast = np.sqrt(ndimage.gaussian_filter(deviation**2, sigma))
-    # A share of the whole head's brightness, so that the noise of the air stays small.
+    # A fraction of the head's brightness, so that noise in the air is not amplified.
     floor = 0.15 * np.median(volume.voxels[volume.voxels > 0.1 * volume.voxels.max()])
     return _Volume(deviation / (contrast + floor), volume.origin_mm - margin * volume.spacing_mm, volume.spacing_mm)
 
@@ -120,7 +120,7 @@ def _fixed(spacing_mm: float) -> _Fixed:
 
 
 def _values(volume: _Volume, points_mm: np.ndarray) -> np.ndarray:
-    """The volume at points ``(N, 3)``, 0 outside."""
+    """Return the volume's values at points ``(N, 3)``, 0 outside."""
     voxels = (points_mm - volume.origin_mm) / volume.spacing_mm
     values: np.ndarray = ndimage.map_coordinates(volume.voxels, voxels.T, order=1)
     return values
@@ -132,14 +132,14 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _equalised_correlation(equalised: _Volume, to_head: np.ndarray) -> float:
-    """Correlation of head and template, both equalised, in and about the template's brain."""
+    """Return the correlation of head and template, both equalised, in and about the template's brain."""
     fixed = _fixed(equalised.spacing_mm)
     values = _values(equalised, apply_affine(to_head, fixed.points_mm))
     return _correlation(values, fixed.equalised.voxels[fixed.inside])
 
 
 def _similarity(head: _Volume, to_head: np.ndarray) -> float:
-    """Return :attr:`RegistrationResult.similarity`, deep in the brain: its outline fits many round objects."""
+    """Return :attr:`RegistrationResult.similarity`, deep in the brain because its outline fits many round objects."""
     fixed = _fixed(head.spacing_mm)
     points, target = fixed.points_mm, fixed.plain.voxels[fixed.inside]
     values = _values(head, apply_affine(to_head, points))
@@ -150,16 +150,12 @@ def _similarity(head: _Volume, to_head: np.ndarray) -> float:
 
 def _top_centre(volume: _Volume) -> np.ndarray:
     """Return x and y of the middle of the brain's outline, and z of the top of the head, in mm."""
-    head = head_mask(volume.voxels)
-    if not head.any():
-        return volume.origin_mm + (np.asarray(volume.voxels.shape) - 1) / 2 * volume.spacing_mm
-    outline, top = brain_outline(head, volume.spacing_mm)
-    lines = [np.flatnonzero(outline.any(axis=axis)) for axis in (1, 0)]
-    return volume.origin_mm + np.array([*((line[0] + line[-1]) / 2 for line in lines), top]) * volume.spacing_mm
+    (x, y), top = brain_position(head_mask(volume.voxels), volume.spacing_mm)
+    return volume.origin_mm + np.array([x, y, top]) * volume.spacing_mm
 
 
 def _initial_transforms(head: _Volume, equalised: _Volume) -> list[np.ndarray]:
-    """Affines template to head to begin with: the most similar places for some of the turns."""
+    """Return the initial affines from template to head: the best of the search grid, of different rotations."""
     fixed = _fixed(_SEARCH_MM)
     points, target = fixed.points_mm[::4], fixed.equalised.voxels[fixed.inside][::4]
     x, y, top = _top_centre(head)
@@ -244,10 +240,10 @@ def _optimize(name: Metric, fixed: _Volume, moving: _Volume, inside: np.ndarray,
 
 
 def _register(coarse: _Volume, fine: _Volume) -> np.ndarray:
-    """Return the affine template to head, in mm: the place by correlation, then the fit by mutual information."""
+    """Return the affine from template to head in mm, first by correlation, then refined by mutual information."""
     equalised, fixed = _equalised(coarse), _fixed(coarse.spacing_mm)
-    # Equalised images show one contrast, so correlation tells brain from scalp, where mutual information is content
-    # with a brain that fills the whole head.
+    # Correlation of equalised images tells brain from scalp; mutual information alone can stretch the brain over the
+    # whole head.
     placed = [
         _optimize("correlation", fixed.equalised, equalised, fixed.inside, start)
         for start in _initial_transforms(coarse, equalised)
@@ -258,14 +254,14 @@ def _register(coarse: _Volume, fine: _Volume) -> np.ndarray:
 
 
 def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResult:
-    """Return where a T1w head is in MNI space; one that is there already, by header and similarity, stays.
+    """Return where a T1w head is in MNI space; the identity if its header and similarity say it is there already.
 
     Args:
         voxels: ``(H, W, D)``, whole head or skull-stripped, any intensities.
-        affine: voxels to RAS world in mm, ``(4, 4)``; the origin is not trusted, the axes roughly are.
+        affine: voxels to RAS world in mm, ``(4, 4)``; the origin may be wrong, the axes must be roughly right.
 
     Returns:
-        the best registration found, good or bad: see :func:`find_failure`.
+        the best registration, which :func:`find_failure` may reject.
     """
     fine = _clipped(_resampled_to_world(voxels, affine, _FINE_MM))
     if on_mni_grid(voxels.shape, affine):
@@ -277,7 +273,7 @@ def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResul
 
 
 def find_failure(result: RegistrationResult) -> str:
-    """Return why a registration is not acceptable, or an empty text."""
+    """Return why a registration must be rejected, or an empty text."""
     if result.similarity < _SIMILAR_FROM:
         return f"its similarity to the template is {result.similarity:.2f}, {_SIMILAR_FROM} is needed"
     left, scales, right = np.linalg.svd(result.affine[:3, :3])

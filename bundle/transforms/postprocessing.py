@@ -1,9 +1,10 @@
-"""The way from a network's logits to the mask on the grid of its source, the counterpart of the preprocessing."""
+"""From a network's logits to the mask on the source's grid, the counterpart of the preprocessing."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -19,11 +20,11 @@ from bundle.transforms.preprocessing import VolumePreprocessing
 __all__ = ["SMALLEST_LESION_ML", "LesionMask", "LogitsToMask", "LogitsToMaskd"]
 
 SMALLEST_LESION_ML = 0.025
-"""Three voxels of 2 mm, on which the shipped weights see a head, are 0.024 mL."""
+"""Just above three voxels of 2 mm (0.024 mL), the voxel size of the shipped weights."""
 
 
 class LesionMask(NamedTuple):
-    """A mask and the probability it was cut from, both ``(1, H, W, D)`` on the grid of the source.
+    """A mask and the probability that it was thresholded from, both ``(1, H, W, D)`` on the source's grid.
 
     Args:
         mask: uint8, 1 is lesion.
@@ -34,41 +35,38 @@ class LesionMask(NamedTuple):
     probability: MetaTensor
 
 
+@dataclass(eq=False)
 class LogitsToMask(Transform):
-    """Logits to probability and mask on the source's grid: what is evaluated is what is delivered.
+    """Conversion of logits to probability and mask on the source's grid, the same in evaluation and in inference.
 
-    Sigmoid, 0 outside the head, the inverse of the preprocessing, clipped to 0..1, thresholded, small components left
-    out. It is computed on the CPU, so that the same logits give the same mask everywhere.
+    Sigmoid, 0 outside the head, the inverse of the preprocessing, clipping to 0..1, threshold, removal of small
+    components. It runs on the CPU, so that the same logits give the same mask on every machine.
 
     Args:
         preprocessing: of the image alone, ``keys="image"``.
         threshold: probability from which a voxel is lesion, 0..1.
-        smallest_lesion_ml: smaller components are left out of the mask, in mL; voxels that touch by a face, an edge or
-            a corner are one component.
+        smallest_lesion_ml: volume below which components are removed from the mask, in mL; voxels that touch by a face,
+            an edge or a corner are one component.
 
     Raises:
-        ValueError: when a number is out of its range.
+        ValueError: if a number is out of its range.
     """
 
-    def __init__(
-        self,
-        preprocessing: VolumePreprocessing,
-        threshold: float = 0.5,
-        smallest_lesion_ml: float = SMALLEST_LESION_ML,
-    ) -> None:
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be a probability, 0 to 1, got {threshold}.")
-        if smallest_lesion_ml < 0:
-            raise ValueError(f"smallest_lesion_ml must be 0 or more, got {smallest_lesion_ml}.")
-        self.preprocessing = preprocessing
-        self.threshold = threshold
-        self.smallest_lesion_ml = smallest_lesion_ml
+    preprocessing: VolumePreprocessing
+    threshold: float = 0.5
+    smallest_lesion_ml: float = SMALLEST_LESION_ML
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be a probability, 0 to 1, got {self.threshold}.")
+        if self.smallest_lesion_ml < 0:
+            raise ValueError(f"smallest_lesion_ml must be 0 or more, got {self.smallest_lesion_ml}.")
 
     def __call__(self, logits: torch.Tensor, image: MetaTensor) -> LesionMask:
         """
         Args:
-            logits: the network's, ``(1, H, W, D)``.
-            image: the preprocessed image that they are of, with its applied operations.
+            logits: the network's output, ``(1, H, W, D)``.
+            image: the preprocessed image, with its applied operations.
 
         Returns:
             mask and probability, with the metadata and the affine of the source.
@@ -77,7 +75,7 @@ class LogitsToMask(Transform):
         found = torch.sigmoid(logits.as_subclass(torch.Tensor).cpu().float())
         found = torch.where(inside_head(image.as_tensor()), found, 0.0)
         on_network_grid = convert_to_dst_type(found, image)[0]
-        on_network_grid.applied_operations = deepcopy(image.applied_operations)  # inverting uses them up
+        on_network_grid.applied_operations = deepcopy(image.applied_operations)  # which the inverse removes
         probability = self.preprocessing.inverse({"image": on_network_grid})["image"].clamp(0, 1)
         mask = (probability.as_tensor()[0] >= self.threshold).to(torch.uint8).numpy()
         mask = remove_small_components(mask, probability.affine.numpy(), self.smallest_lesion_ml)
@@ -85,15 +83,13 @@ class LogitsToMask(Transform):
 
 
 class LogitsToMaskd(MapTransform):
-    """Dictionary version of :class:`LogitsToMask`: the mask takes the place of the logits.
+    """Dictionary version of :class:`LogitsToMask`: the mask replaces the logits, ``probability`` is added.
 
     Args:
-        keys: of the logits.
+        keys: the logits; their preprocessed image is ``image``.
         preprocessing: as for :class:`LogitsToMask`.
         threshold: as for :class:`LogitsToMask`.
         smallest_lesion_ml: as for :class:`LogitsToMask`.
-        orig_keys: of the preprocessed image.
-        probability_key: of the probability, which is added.
     """
 
     def __init__(
@@ -102,17 +98,13 @@ class LogitsToMaskd(MapTransform):
         preprocessing: VolumePreprocessing,
         threshold: float = 0.5,
         smallest_lesion_ml: float = SMALLEST_LESION_ML,
-        orig_keys: str = "image",
-        probability_key: str = "probability",
     ) -> None:
         super().__init__(keys)
         self.to_mask = LogitsToMask(preprocessing, threshold, smallest_lesion_ml)
-        self.orig_keys = orig_keys
-        self.probability_key = probability_key
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
-        """The data with mask and probability."""
+        """Return the data with mask and probability."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key], d[self.probability_key] = self.to_mask(d[key], d[self.orig_keys])
+            d[key], d["probability"] = self.to_mask(d[key], d["image"])
         return d

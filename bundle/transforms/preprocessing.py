@@ -1,4 +1,4 @@
-"""The deterministic way of a volume to the network, the same in training, evaluation and inference."""
+"""The deterministic preprocessing of a volume, the same in training, evaluation and inference."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ALL_SLICES = 10_000
 
 
 class _Spacingd(Spacingd):
-    """MONAI's takes every key that begins with an image's for its metadata; MONAI Label's ``image_path`` is a name."""
+    """MONAI's ``Spacingd`` on the images alone; it would take MONAI Label's ``image_path`` for the image's metadata."""
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
         images = {key: data[key] for key in self.key_iterator(dict(data))}
@@ -46,16 +46,16 @@ class _Spacingd(Spacingd):
 
 
 def _load(keys: Sequence[str]) -> LoadImaged:
-    """MONAI's loader; where pydicom is installed, MONAI tells the console that NVIDIA's decoder for it is not."""
+    """Return MONAI's loader, without its warnings that NVIDIA's decoder for pydicom is not installed."""
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
-        # nibabel first: it knows .mgz, which MONAI would hand to ITK; the others follow where it cannot read.
+        # nibabel is first because it reads .mgz, for which MONAI would choose ITK; the other readers are tried next.
         return LoadImaged(keys, reader="NibabelReader", image_only=True)
 
 
 def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFailure) -> list[MapTransform]:
-    """From RAS orientation to the network's voxels."""
+    """Return the steps from RAS orientation to the network's voxels."""
     mode = ["bilinear", "nearest"][: len(keys)]
     if space == "mni":
         return [
@@ -67,6 +67,7 @@ def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFa
 
 
 def _box(keys: Sequence[str], box: Box, slice_size: int, space: Space, spacing_mm: float) -> list[MapTransform]:
+    """Return the steps to slices of the network's size."""
     if box == "brain" and space == "native":
         return [BrainBoxd(keys, source_key=keys[0], size=(slice_size, slice_size))]
     if box in ("brain", "thesis_192"):
@@ -76,30 +77,30 @@ def _box(keys: Sequence[str], box: Box, slice_size: int, space: Space, spacing_m
     return [
         SpatialCropd(keys, roi_start=(left, back, 0), roi_end=(left + size, back + size, _ALL_SLICES)),
         ResizeWithPadOrCropd(keys, (size, size, -1)),
-        # PyTorch's plain "nearest" would move the label half a voxel against the image.
+        # PyTorch's plain "nearest" would shift the label by half a voxel relative to the image.
         Resized(keys, (slice_size, slice_size, -1), mode=["trilinear", "nearest-exact"][: len(keys)]),
     ]
 
 
 class VolumePreprocessing(Compose):
-    """Load, check, RAS orientation, space and spacing, head intensity, box: each step has its inverse or needs none.
+    """Loading, checks, RAS orientation, space and spacing, head intensity and box, with an inverse.
 
-    It begins with MONAI's ``LoadImaged``, which tools replace, or leave out, when they hold the image already. That may
-    be of any type and lack the channel: the next two steps see to it.
+    The first step is MONAI's ``LoadImaged``, which tools replace or leave out if they have the image in memory. That
+    image may have any type and no channel: the next two steps convert it.
 
     Args:
         keys: the image, or the image and its label (interpolated to the nearest voxel).
-        spacing_mm: voxel size that the network sees, the same along all axes.
-        box: ``"brain"`` is ``slice_size`` voxels a side and placed on the brain; in MNI space, where all brains are at
-            the same place, that is about the centre of the grid, and 192 mm hold the template's brain with room to
-            spare. ``"thesis_192"`` is about the centre of the volume (thesis 3.5.1); ``"thesis_180"`` D-UNet's fixed
-            box of 180 mm, resized to ``slice_size`` (thesis 4.4.1). In native space the two boxes of the thesis
-            can cut off lesion: see docs/README.md.
-        slice_size: H and W of the slices that come out, in voxels.
-        space: ``"native"`` leaves the head where it is; ``"mni"`` registers it to MNI space, as the thesis's data are,
-            and resamples once, to :func:`bundle.transforms.atlas_grid`.
-        on_failure: what becomes of a head that cannot be registered, as for :class:`bundle.transforms.AffineToMNI`.
-        bias_correction: take the bias field out first, see :class:`bundle.transforms.CorrectBiasField`.
+        spacing_mm: voxel size for the network, the same along all axes.
+        box: ``"brain"`` has ``slice_size`` voxels a side and is centred on the brain; in MNI space, where all brains
+            are at the same place, it is centred on the grid, and 192 mm are enough for the template's brain.
+            ``"thesis_192"`` is centred on the volume (thesis 3.5.1); ``"thesis_180"`` is D-UNet's fixed box of 180 mm,
+            resized to ``slice_size`` (thesis 4.4.1). In native space the two boxes of the thesis can cut off
+            lesions: see docs/README.md.
+        slice_size: H and W of the resulting slices, in voxels.
+        space: ``"native"`` does not move the head; ``"mni"`` registers it to MNI space, the space of the thesis's data,
+            and resamples it once, to :func:`bundle.transforms.atlas_grid`.
+        on_failure: what to do with a head that cannot be registered, as for :class:`bundle.transforms.AffineToMNI`.
+        bias_correction: correct the bias field first, see :class:`bundle.transforms.CorrectBiasField`.
 
     The result is ``(1, slice_size, slice_size, D)``, float32, 0 outside the head, 1 at the median of the head (native)
     or of its brain (MNI).
@@ -118,15 +119,8 @@ class VolumePreprocessing(Compose):
         keys = ensure_tuple(keys)
         look_up_option(box, get_args(Box))
         look_up_option(space, get_args(Space))
-        self.settings = {
-            "keys": keys,
-            "spacing_mm": spacing_mm,
-            "box": box,
-            "slice_size": slice_size,
-            "space": space,
-        }
-        self.on_failure = on_failure
-        self.bias_correction = bias_correction
+        self.settings = {"keys": keys, "spacing_mm": spacing_mm, "box": box, "slice_size": slice_size, "space": space}
+        self.on_failure, self.bias_correction = on_failure, bias_correction
         super().__init__(
             [
                 _load(keys),
@@ -142,22 +136,28 @@ class VolumePreprocessing(Compose):
 
     @property
     def after_loading(self) -> Compose:
-        """The steps that are left for images that are in memory, float32, ``(1, H, W, D)``."""
-        kinds = [type(step) for step in self.transforms]
-        return Compose(self.transforms[kinds.index(CheckVolumed) :])
+        """Return the remaining steps for images in memory, float32, ``(1, H, W, D)``."""
+        return self._steps_from(CheckVolumed)
 
     @property
     def after_registration(self) -> Compose:
-        """The steps that are left for a volume that is in MNI space already, such as a simulated one.
+        """Return the remaining steps for volumes that are in MNI space already, such as simulated ones.
 
         Raises:
             ValueError: in native space, which has no registration.
         """
+        return self._steps_from(ResampleToAtlasd)
+
+    def _steps_from(self, kind: type[MapTransform]) -> Compose:
         kinds = [type(step) for step in self.transforms]
-        return Compose(self.transforms[kinds.index(AffineToMNId) + 1 :])
+        if kind not in kinds:
+            raise ValueError(
+                f"There is no {kind.__name__} in this preprocessing: its space is {self.settings['space']}."
+            )
+        return Compose(self.transforms[kinds.index(kind) :])
 
     def __repr__(self) -> str:
-        """Equal settings, equal text: the slice dataset's disk cache rests on it."""
+        """Return a text of the settings, the key of the slice dataset's cache on disk."""
         return (
             f"VolumePreprocessing({self.settings}, on_failure={self.on_failure!r}, "
             f"bias_correction={self.bias_correction})"

@@ -1,4 +1,4 @@
-"""A head moved to MNI space: an affine registration that changes the header and resamples nothing."""
+"""Registration of a head to MNI space: an affine transform of its header, without resampling."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import get_track_meta
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform
-from monai.transforms.inverse import TraceableTransform
-from monai.utils import TraceKeys, convert_to_tensor, look_up_option
+from monai.transforms import InvertibleTransform
+from monai.utils import TraceKeys, look_up_option
 from nibabel.affines import apply_affine
 
 from bundle.errors import InputError
 from bundle.transforms.atlas import atlas_grid
+from bundle.transforms.keywise import InvertibleKeywiseTransform
 from bundle.transforms.mni_registration import RegistrationResult, find_failure, register_to_mni
 
 __all__ = ["AffineToMNI", "AffineToMNId", "OnFailure"]
@@ -28,16 +27,23 @@ OnFailure = Literal["raise", "native"]
 _logger = logging.getLogger(__name__)
 
 
-class AffineToMNI(InvertibleTransform):
-    """Moves a T1w head to MNI space by its header alone: an affine registration; the voxels stay as they are.
+def _with_affine(img: MetaTensor, affine: torch.Tensor) -> MetaTensor:
+    """Return the image with another affine; the voxels are shared."""
+    out = MetaTensor(img.as_tensor()).copy_meta_from(img)
+    out.affine = affine.clone()  # MONAI's own update is a product, which differs in the last bits
+    return out
 
-    A following resampling to :func:`atlas_grid` is then the only one. The inverse restores the affine bit for bit. The
-    moved image's ``meta`` says where it was placed: ``to_mni``, ``mni_similarity``, ``mni_failure`` and
-    ``mni_seconds`` are the parts of its :class:`RegistrationResult`.
+
+class AffineToMNI(InvertibleTransform):
+    """Affine registration of a T1w head to MNI space that changes its header only; the voxels are not resampled.
+
+    Resampling to :func:`atlas_grid` afterwards is then the only interpolation. The inverse restores the affine bit for
+    bit. The ``meta`` of the moved image has the parts of its :class:`RegistrationResult` as ``to_mni``,
+    ``mni_similarity``, ``mni_failure`` and ``mni_seconds``.
 
     Args:
-        on_failure: ``"raise"`` an error, or log it and go on with the head in its ``"native"`` orientation and size,
-            the centre of its field of view on the centre of the atlas grid.
+        on_failure: ``"raise"`` an error, or log a warning and continue with the head in its ``"native"`` orientation
+            and size, with the centre of its field of view on the centre of the atlas grid.
     """
 
     def __init__(self, on_failure: OnFailure = "raise") -> None:
@@ -45,29 +51,27 @@ class AffineToMNI(InvertibleTransform):
         self.on_failure = on_failure
 
     def find(self, img: MetaTensor) -> RegistrationResult:
-        """Where the head is in MNI space.
+        """Return where the head is in MNI space.
 
         Args:
             img: T1w head ``(1, H, W, D)``, any orientation, whole or skull-stripped.
 
         Raises:
-            InputError: when the head cannot be placed and ``on_failure`` is ``"raise"``.
+            InputError: if the registration fails and ``on_failure`` is ``"raise"``.
         """
         begin = time.perf_counter()
         voxels, affine = img[0].numpy(force=True), img.affine.numpy(force=True)
-        result = register_to_mni(voxels, affine)
-        result = result._replace(seconds=time.perf_counter() - begin)
-        failure = find_failure(result)
-        if not failure:
+        result = register_to_mni(voxels, affine)._replace(seconds=time.perf_counter() - begin)
+        if not (failure := find_failure(result)):
             return result
         name = img.meta.get("filename_or_obj", "The image")
         sentence = (
-            f"{name} could not be placed in MNI space ({failure}): a T1w head with a header that says roughly where "
-            "right, front and top are is expected."
+            f"{name} could not be placed in MNI space ({failure}): a T1w head whose header gives roughly where right, "
+            "front and top are is expected."
         )
         if self.on_failure == "raise":
             raise InputError(sentence)
-        _logger.warning("%s It stays where it is.", sentence)
+        _logger.warning("%s Its native orientation and size are kept.", sentence)
         grid, shape = atlas_grid()
         centred = np.eye(4)
         centred[:3, 3] = apply_affine(grid, (np.asarray(shape) - 1) / 2) - apply_affine(
@@ -79,76 +83,47 @@ class AffineToMNI(InvertibleTransform):
         """
         Args:
             img: ``(C, H, W, D)``, with its affine.
-            result: of :meth:`find`; found on this image if None.
+            result: of :meth:`find`; computed from this image if None.
 
         Returns:
             the same voxels with the affine ``result.affine @ img.affine``.
 
         Raises:
-            InputError: as :meth:`find`.
+            InputError: as for :meth:`find`.
         """
         result = self.find(img) if result is None else result
         before = img.affine.clone()
-        moved = torch.as_tensor(result.affine, dtype=before.dtype) @ before
-        meta = TraceableTransform.track_transform_meta(
-            img,
-            affine=torch.linalg.solve(before, moved),
-            extra_info={"affine": before},
-            transform_info=self.get_transform_info(),
-        )
-        out = self._with_meta(img, meta, moved)
-        if isinstance(out, MetaTensor):
-            out.meta |= {
-                "to_mni": result.affine,
-                "mni_similarity": result.similarity,
-                "mni_failure": result.failure,
-                "mni_seconds": result.seconds,
-            }
-        return out
+        out = _with_affine(img, torch.as_tensor(result.affine, dtype=before.dtype) @ before)
+        out.meta |= {
+            "to_mni": result.affine,
+            "mni_similarity": result.similarity,
+            "mni_failure": result.failure,
+            "mni_seconds": result.seconds,
+        }
+        return self.push_transform(out, extra_info={"affine": before})
 
     def inverse(self, data: MetaTensor) -> MetaTensor:
-        """The same voxels with the affine that the forward call found, bit for bit."""
-        before = self.pop_transform(data)[TraceKeys.EXTRA_INFO]["affine"]
-        with self.trace_transform(False):
-            meta = TraceableTransform.track_transform_meta(
-                data, affine=torch.linalg.solve(data.affine, before), transform_info=self.get_transform_info()
-            )
-        return self._with_meta(data, meta, before)
-
-    @staticmethod
-    def _with_meta(img: MetaTensor, meta: object, affine: torch.Tensor) -> MetaTensor:
-        out = convert_to_tensor(img.as_tensor(), track_meta=get_track_meta())
-        if isinstance(out, MetaTensor):
-            out.copy_meta_from(meta)
-            out.affine = affine.clone()  # MONAI's own is a product and differs in the last bits
-        return out
+        """Return the same voxels with the affine from before the registration, bit for bit."""
+        return _with_affine(data, self.pop_transform(data)[TraceKeys.EXTRA_INFO]["affine"])
 
 
-class AffineToMNId(MapTransform, InvertibleTransform):
+class AffineToMNId(InvertibleKeywiseTransform):
     """Dictionary version of :class:`AffineToMNI`; one registration for all keys.
 
     Args:
-        keys: what is moved.
+        keys: the images to move.
         source_key: the T1w image that is registered.
         on_failure: as for :class:`AffineToMNI`.
     """
 
     def __init__(self, keys: KeysCollection, source_key: str, on_failure: OnFailure = "raise") -> None:
-        super().__init__(keys)
+        super().__init__(keys, AffineToMNI(on_failure))
         self.source_key = source_key
-        self.place = AffineToMNI(on_failure)
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
-        """The data, moved."""
+        """Return the data with moved images."""
         d = dict(data)
-        result = self.place.find(d[self.source_key])
+        result = self.transform.find(d[self.source_key])
         for key in self.key_iterator(d):
-            d[key] = self.place(d[key], result)
-        return d
-
-    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
-        """The data, where they were."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.place.inverse(d[key])
+            d[key] = self.transform(d[key], result)
         return d

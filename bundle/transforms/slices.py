@@ -1,17 +1,16 @@
-"""2.5D: a volume as stacks of neighbouring slices, axial ones unless another plane is asked for."""
+"""Stacks of neighbouring slices (2.5D), axial by default."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from torch.nn import functional as F
 
-__all__ = ["OFFSETS", "Plane", "StackSlices", "StackSlicesd", "from_plane", "pad_slices", "stack_padded", "to_plane"]
+__all__ = ["OFFSETS", "Plane", "StackSlices", "from_plane", "pad_slices", "stack_padded", "to_plane"]
 
 Plane = Literal["axial", "coronal", "sagittal"]
 
@@ -19,22 +18,22 @@ OFFSETS = (-2, -1, 0, 1)
 """Two slices before, the slice itself, one after (thesis 3.5.1, 4.4.1; D-UNet)."""
 
 _AXES: dict[Plane, tuple[int, int, int]] = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
-_MULTIPLE = 16  # of what the networks take
+_MULTIPLE = 16  # the networks take sizes that are a multiple of it
 
 
 def to_plane(volume: torch.Tensor, plane: Plane) -> torch.Tensor:
-    """A volume as slices of a plane.
+    """Return a volume with the slices of a plane along its last axis.
 
     Args:
-        volume: ``(H, W, D)`` in RAS orientation; axial slices of a size that networks take.
-        plane: ``"axial"`` leaves it as it is.
+        volume: ``(H, W, D)`` in RAS orientation; H and W are sizes that the networks take.
+        plane: ``"axial"`` changes nothing.
 
     Returns:
-        ``(H', W', D')``, the slices along the last axis; coronal and sagittal ones go right or anterior by superior,
-        with zeros above the head up to W rows, or to a multiple of 16.
+        ``(H', W', D')``. The axes of coronal slices are right and superior, those of sagittal ones anterior and
+        superior; zeros are added above the head, up to W or to the next multiple of 16 if D is larger.
 
     Raises:
-        ValueError: when there is no such plane.
+        ValueError: if there is no such plane.
     """
     if plane not in _AXES:
         raise ValueError(f"There is no plane {plane!r}: choose from {', '.join(get_args(Plane))}.")
@@ -47,23 +46,22 @@ def to_plane(volume: torch.Tensor, plane: Plane) -> torch.Tensor:
 
 
 def from_plane(logits: torch.Tensor, plane: Plane, depth: int) -> torch.Tensor:
-    """What a network gave for the slices of a plane, the way the volume was.
+    """Return the logits of a plane's slices with the axes of the volume, the inverse of :func:`to_plane`.
 
     Args:
-        logits: ``(out, H', W', D')`` of :func:`to_plane`'s slices.
-        plane: their plane.
+        logits: ``(out, H', W', D')``.
+        plane: of the slices.
         depth: D of the volume.
 
     Returns:
         ``(out, H, W, D)``.
     """
-    order = _AXES[plane]
-    back = [1 + order.index(axis) for axis in range(3)]
+    back = (1 + _AXES[plane].index(axis) for axis in range(3))
     return logits.permute(0, *back)[..., :depth]
 
 
 def _step(offsets: Sequence[int]) -> int:
-    """The distance of neighbouring offsets; they must be evenly spaced, or a stack would not be a view."""
+    """Return the distance between neighbouring offsets, which must be even for stacks to be views."""
     steps = {second - first for first, second in pairwise(offsets)} or {1}
     if not offsets or len(steps) > 1 or min(steps) < 1:
         raise ValueError(f"offsets must rise in even steps, like {OFFSETS}, got {tuple(offsets)}.")
@@ -71,7 +69,7 @@ def _step(offsets: Sequence[int]) -> int:
 
 
 def pad_slices(volume: torch.Tensor, offsets: Sequence[int] = OFFSETS) -> torch.Tensor:
-    """The slices of a volume, slice axis first, with the zero slices that the stacks at its ends need.
+    """Return the slices of a volume, slice axis first, with the zero slices that the stacks at its ends need.
 
     Args:
         volume: ``(H, W, D)``.
@@ -85,7 +83,7 @@ def pad_slices(volume: torch.Tensor, offsets: Sequence[int] = OFFSETS) -> torch.
 
 
 def stack_padded(padded: torch.Tensor, offsets: Sequence[int] = OFFSETS) -> torch.Tensor:
-    """Stacks of padded slices, as a view.
+    """Return the stacks of padded slices, as a view.
 
     Args:
         padded: ``(before + D + after, ...)`` of :func:`pad_slices`, or any values per slice in that order.
@@ -102,13 +100,13 @@ def stack_padded(padded: torch.Tensor, offsets: Sequence[int] = OFFSETS) -> torc
 
 
 class StackSlices(Transform):
-    """A volume to its stacks of slices, zero-padded at the ends; views of one padded copy, not one copy per offset.
+    """Conversion of a volume to stacks of slices, zero-padded at the ends, as views of one padded copy.
 
     Args:
         offsets: the stack's slices relative to its own, rising in even steps.
 
     Raises:
-        ValueError: when the offsets do not rise in even steps, or the image is not one 3D volume.
+        ValueError: if the offsets do not rise in even steps, or the image is not one 3D volume.
     """
 
     def __init__(self, offsets: Sequence[int] = OFFSETS) -> None:
@@ -116,27 +114,7 @@ class StackSlices(Transform):
         self.offsets = tuple(offsets)
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
-        """``(1, H, W, D)`` to ``(D, S, H, W)``."""
+        """Return the stacks ``(D, S, H, W)`` of a volume ``(1, H, W, D)``."""
         if img.dim() != 4 or img.shape[0] != 1:
             raise ValueError(f"StackSlices takes one volume (1, H, W, D), got {list(img.shape)}.")
         return stack_padded(pad_slices(img[0], self.offsets), self.offsets)
-
-
-class StackSlicesd(MapTransform):
-    """Dictionary version of :class:`StackSlices`.
-
-    Args:
-        keys: the volumes to stack.
-        offsets: the stack's slices relative to its own.
-    """
-
-    def __init__(self, keys: KeysCollection, offsets: Sequence[int] = OFFSETS) -> None:
-        super().__init__(keys)
-        self.stack = StackSlices(offsets)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """The data with ``(D, S, H, W)`` in place of the volumes."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.stack(d[key])
-        return d

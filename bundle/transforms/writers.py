@@ -1,4 +1,4 @@
-"""Results as NIfTI on the grid of their source."""
+"""Writing results as NIfTI on the grid of their source."""
 
 from __future__ import annotations
 
@@ -18,42 +18,44 @@ __all__ = ["SourceGridWriter", "save_on_grid"]
 
 
 class SourceGridWriter(NibabelWriter):
-    """Writes with the source's own header geometry, bit for bit, whole or not at all.
+    """NIfTI writer that keeps the source's header geometry bit for bit and replaces files atomically.
 
     MONAI's writer keeps the affine but resets the qform and sform codes, and writes in place.
     """
 
     def set_metadata(self, meta_dict: Mapping | None = None, resample: bool = True, **options: Any) -> None:
-        """Remembers the source; nothing is resampled, the array must be on its grid."""
+        """Set the source; the array must be on its grid, as nothing is resampled."""
         self.source_file = str((meta_dict or {})["filename_or_obj"])
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
-        """Writes the array set before.
+        """Write the array.
 
         Args:
             filename: a name ending in ``.nii`` or ``.nii.gz``.
-            verbose: not used; the caller logs.
+            verbose: not used.
             kwargs: not used.
 
         Raises:
-            ValueError: when the array is not on the source's grid.
+            ValueError: if the array is not on the source's grid.
         """
         save_on_grid(np.asarray(self.data_obj, dtype=self.output_dtype), nib.load(self.source_file), filename)
 
 
 def save_on_grid(data: np.ndarray, source: SpatialImage, path: str | os.PathLike) -> None:
-    """Writes an array as NIfTI with its source's header geometry, bit for bit; the file is whole or not there.
+    """Write an array as NIfTI with its source's header geometry, bit for bit, atomically.
 
     Args:
         data: ``(H, W, D)``.
-        source: the image on whose grid it is.
+        source: an image on the same grid.
         path: a name ending in ``.nii`` or ``.nii.gz``; its folder is made.
 
     Raises:
-        ValueError: when the array is not on the source's grid.
+        ValueError: if the array is not on the source's grid.
     """
     if data.shape != source.shape[:3]:
-        raise ValueError(f"The result is {data.shape}, its source {source.get_filename()} {source.shape[:3]}.")
+        raise ValueError(
+            f"The result is {data.shape}, its source {source.get_filename()} {source.shape[:3]}: they must match."
+        )
     with replacing(Path(path)) as unfinished:
         nib.save(_on_grid(data, source), unfinished)
 

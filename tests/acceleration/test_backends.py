@@ -1,4 +1,4 @@
-"""Engines: the same answers from another library, conversions that are kept, and sentences where one is missing."""
+"""Backends: the same logits from another library, cached conversions, and clear errors where one is missing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def largest_difference(backend: Callable, of: SliceStackUNet, x: torch.Tensor) -
 
 @pytest.mark.openvino
 @pytest.mark.parametrize("kind", [DUNet, AGMRNet, TSRLNet])
-def test_openvino_gives_what_the_network_gives_at_any_size(
+def test_openvino_returns_the_network_s_logits_at_any_size(
     installed: Path, kind: Callable[..., SliceStackUNet]
 ) -> None:
     backend, of = OpenVINOBackend(), network(kind)
@@ -57,7 +57,7 @@ def test_openvino_gives_what_the_network_gives_at_any_size(
 
 
 @pytest.mark.openvino
-def test_a_conversion_is_kept_for_the_next_program(installed: Path) -> None:
+def test_a_conversion_is_cached_for_the_next_program(installed: Path) -> None:
     OpenVINOBackend()(network())
     assert sorted(file.suffix for file in installed.iterdir()) == [".bin", ".xml"]
     with mock.patch("bundle.acceleration.backends.convert_to_openvino", side_effect=AssertionError("converted again")):
@@ -75,13 +75,13 @@ def test_a_damaged_conversion_is_made_again(installed: Path, suffix: str) -> Non
 
 
 @pytest.mark.openvino
-def test_where_nothing_can_be_kept_it_computes_all_the_same(installed: Path) -> None:
+def test_it_computes_without_a_cache(installed: Path) -> None:
     installed.write_text("a file where the folder would be")
     assert largest_difference(OpenVINOBackend(), network(), torch.randn(1, 4, 96, 96)) < 1e-4
 
 
 @pytest.mark.openvino
-def test_other_weights_are_another_network(installed: Path) -> None:
+def test_other_weights_are_converted_again(installed: Path) -> None:
     backend = OpenVINOBackend()
     for seed in (0, 1, 0):
         assert largest_difference(backend, network(seed=seed), torch.randn(1, 4, 96, 96)) < 1e-4
@@ -115,7 +115,7 @@ def test_in_bfloat16_the_first_and_the_last_convolution_stay_in_float32(installe
 
 
 @pytest.mark.openvino
-def test_nothing_is_reported_to_the_maker(installed: Path) -> None:
+def test_nothing_is_reported_to_the_vendor(installed: Path) -> None:
     telemetry = pytest.importorskip("openvino_telemetry")
     with mock.patch.object(telemetry, "Telemetry", side_effect=AssertionError("a report")):
         OpenVINOBackend()(network())
@@ -142,12 +142,12 @@ def test_without_openvino_auto_is_torch() -> None:
 
 
 @pytest.mark.usefixtures("missing")
-def test_without_openvino_it_is_said_how_to_install_it() -> None:
+def test_without_openvino_the_error_says_how_to_install_it() -> None:
     with pytest.raises(InputError, match=r"^OpenVINO is not installed: pip install -r requirements/openvino\.txt"):
         choose_backend("openvino", device=CPU)
 
 
-def test_an_engine_that_is_none_is_named() -> None:
+def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(InputError, match=r"^There is no backend 'tensorrt': choose auto, torch, openvino, openvino_"):
         SliceStackInferer(backend="tensorrt")
 

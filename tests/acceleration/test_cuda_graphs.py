@@ -1,4 +1,4 @@
-"""A captured network trains as the same network does without; on a CPU it is refused."""
+"""A network captured as CUDA graphs trains like the same network without them; a CPU is refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def losses_of(network: SliceStackUNet, stacks: torch.Tensor, label: torch.Tensor
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_captured_network_trains_as_it_does_without() -> None:
+def test_a_captured_network_trains_like_the_plain_one() -> None:
     torch.manual_seed(0)
     network = TSRLNet().cuda().train()
     for layer in network.modules():

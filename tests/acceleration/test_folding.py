@@ -1,4 +1,4 @@
-"""The form for inference, batch norms folded and the 3D branch as planes: the same answers, with less to do."""
+"""The form for inference, with folded batch norms and a 3D branch of 2D convolutions: the same logits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_logits_are_the_same(network: Callable[..., SliceStackUNet]) -> None:
     assert largest_difference(folded, plain, torch.randn(2, 4, 96, 96)) < 1e-4
 
 
-def test_the_network_stays_as_it_was() -> None:
+def test_the_network_is_not_changed() -> None:
     torch.manual_seed(0)
     plain, x = trained(TSRLNet(features=SMALL)), torch.randn(1, 4, 96, 96)
     before, state = plain(x), {name: values.clone() for name, values in plain.state_dict().items()}
@@ -66,7 +66,7 @@ def test_the_network_stays_as_it_was() -> None:
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("order", ["NDA", "NAD", "ADN", "DAN", "A", "N"])
-def test_only_a_norm_right_behind_the_convolution_is_folded(order: str, transposed: bool) -> None:
+def test_only_a_norm_directly_after_the_convolution_is_folded(order: str, transposed: bool) -> None:
     torch.manual_seed(0)
     block = trained(
         Convolution(2, 3, 5, strides=2, act="relu", norm="batch", adn_ordering=order, is_transposed=transposed)
@@ -87,7 +87,7 @@ def test_logits_of_the_inference_form_are_the_same(network: Callable[..., SliceS
 
 
 @pytest.mark.parametrize("fusion", ["cff_concatenate", "squeeze_excitation", "add", "concatenate"])
-def test_every_fusion_takes_planes(fusion: str) -> None:
+def test_every_fusion_takes_slices_as_channels(fusion: str) -> None:
     torch.manual_seed(0)
     plain = trained(DUNet(features=SMALL, fusion=fusion))
     assert largest_difference(inference_form(plain), plain, torch.randn(2, 4, 96, 96)) < 1e-4
@@ -95,7 +95,7 @@ def test_every_fusion_takes_planes(fusion: str) -> None:
 
 @pytest.mark.parametrize("slices", [1, 2, 4, 5])
 @pytest.mark.parametrize("apart", [False, True])
-def test_planes_are_the_3d_convolution(slices: int, apart: bool) -> None:
+def test_slices_as_channels_equal_the_3d_convolution(slices: int, apart: bool) -> None:
     torch.manual_seed(0)
     convolution, volume = VolumeConvolution(3, 5), torch.randn(2, 3, 8, 9, slices)
     expected = torch.relu(nn.Conv3d.forward(convolution, volume))
@@ -112,7 +112,7 @@ def test_apart_only_slices_that_the_kernel_reaches_are_multiplied() -> None:
     assert pairs == [16, 10]
 
 
-def test_in_training_it_is_refused() -> None:
+def test_a_network_in_training_is_refused() -> None:
     with pytest.raises(ValueError, match=r"in eval\(\) only"):
         fold_batch_norms(TSRLNet(features=SMALL))
 

@@ -1,4 +1,4 @@
-"""Whether freed memory is kept or given back, by the page faults of taking it again."""
+"""Whether freed memory is kept or returned, measured by the page faults of the next allocation."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def page_faults(what: str, megabytes: int) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc to be set")
-def test_memory_that_was_freed_is_taken_again_without_page_faults() -> None:
+def test_kept_memory_is_allocated_again_without_page_faults() -> None:
     assert page_faults("keep_freed_memory", 256) < 100 <= page_faults("as it is", 256)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc to be set")
-def test_memory_that_was_given_back_has_to_be_taken_again() -> None:
+def test_returned_memory_causes_page_faults_again() -> None:
     assert page_faults("as it is", 4) < 100 <= page_faults("return_freed_memory", 4)
 
 

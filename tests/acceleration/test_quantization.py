@@ -1,4 +1,4 @@
-"""Integers in place of most of the network: nearly the same masks, and a sentence where there can be none."""
+"""Quantization to integers: nearly the same masks, and a clear error where it is not possible."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_it_is_calibrated_on_the_same_strokes_each_time(preprocessing: VolumePre
 
 @pytest.mark.openvino
 @pytest.mark.skipif(not VNNI, reason="the processor has no VNNI")
-def test_nothing_is_reported_to_the_maker() -> None:
+def test_nothing_is_reported_to_the_vendor() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NNCF_CI"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=bundle_root(), env=environment, capture_output=True, text=True
@@ -94,7 +94,7 @@ def test_nothing_is_reported_to_the_maker() -> None:
     assert done.stdout.strip().endswith("what reports: MagicMock")
 
 
-def test_without_its_library_it_is_said_how_to_install_it(
+def test_without_nncf_the_error_says_how_to_install_it(
     preprocessing: VolumePreprocessing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bundle.acceleration.quantization.find_spec", lambda name: None)
@@ -102,7 +102,7 @@ def test_without_its_library_it_is_said_how_to_install_it(
         SliceStackInferer(backend="openvino_int8", preprocessing=preprocessing)
 
 
-def test_a_processor_that_is_not_made_for_integers_is_told(
+def test_a_processor_without_integer_instructions_is_refused(
     preprocessing: VolumePreprocessing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bundle.acceleration.quantization.find_spec", lambda name: object())
@@ -113,6 +113,6 @@ def test_a_processor_that_is_not_made_for_integers_is_told(
         SliceStackInferer(backend="openvino_int8", preprocessing=preprocessing)
 
 
-def test_what_is_calibrated_must_be_known() -> None:
-    with pytest.raises(ValueError, match=r"needs a quantization"):
+def test_int8_without_preprocessing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"needs the preprocessing for its quantization"):
         SliceStackInferer(backend="openvino_int8")

@@ -89,7 +89,7 @@ RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD: dict[str, tuple[WriteBad, str]] = {
     "four_d.nii": (_changed(lambda head: np.stack([head] * 3, -1)), "holds 3 volumes (4D)"),
     "flat.nii": (_changed(lambda head: head[:, :, 30]), "one 3D volume is expected"),
-    "colours.nii": (_changed(lambda head: np.zeros(head.shape, RGB)), "holds colours (RGB)"),
+    "colours.nii": (_changed(lambda head: np.zeros(head.shape, RGB)), "has colours (RGB)"),
     "complex.nii": (_changed(lambda head: head.astype(np.complex64)), "holds complex64 numbers"),
     "empty.nii.gz": (lambda file, head: file.touch(), "is empty (0 bytes)"),
     "cut.nii.gz": (_bytes(lambda content: content[: len(content) // 2]), "is a damaged gzip file"),
@@ -102,15 +102,21 @@ BAD: dict[str, tuple[WriteBad, str]] = {
     "negative_spacing.nii": (_header(pixdim=[1, 2, 2, -2, 0, 0, 0, 0]), "its header is damaged"),
     "nan_spacing.nii": (_header(pixdim=[1, 2, 2, np.nan, 0, 0, 0, 0]), "its header is damaged"),
     "singular.nii": (_header(srow_z=[0, 0, 0, 5]), "has an affine that cannot be inverted"),
-    "no_orientation.nii": (_header(sform_code=0, qform_code=0), "does not say which way it lies"),
+    "no_orientation.nii": (_header(sform_code=0, qform_code=0), "does not give its orientation"),
     "nan_voxel.nii": (_changed(_one_voxel(np.nan)), "has 1 NaN or infinite voxels"),
     "infinite_voxel.nii": (_changed(_one_voxel(np.inf)), "has 1 NaN or infinite voxels"),
     "constant.nii": (_changed(lambda head: np.full_like(head, 7)), "is constant (every voxel is 7)"),
     "ct.nii": (_changed(lambda head: np.where(head > 0, head, -1000).astype(np.int16)), "looks like CT"),
     "seven_slices.nii": (_changed(lambda head: head[:, :, 30:37], (2.0, 2.0, 5.0)), "has 7 slices"),
     "thick.nii": (_changed(lambda head: head[:, :, ::4], (2.0, 2.0, 8.0)), "has slices of 8 mm"),
-    "tiny.nii": (_changed(lambda head: head[30:50, 30:50, 30:50]), "a whole brain, 80 mm each way, is expected"),
-    "enormous.nii": (_changed(lambda head: head, (6.0, 6.0, 6.0)), "a head alone, at most 512 mm, is expected"),
+    "tiny.nii": (
+        _changed(lambda head: head[30:50, 30:50, 30:50]),
+        "a whole brain, at least 80 mm each way, is expected",
+    ),
+    "enormous.nii": (
+        _changed(lambda head: head, (6.0, 6.0, 6.0)),
+        "a single head, at most 512 mm each way, is expected",
+    ),
     "too_many_voxels.nii": (
         _header(dim=[3, 5000, 5000, 4000, 1, 1, 1, 1], pixdim=[1] + [0.1] * 3 + [0] * 4, sform_code=0, qform_code=1),
         "at most 134 million are read",

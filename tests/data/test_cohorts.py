@@ -480,7 +480,7 @@ def test_masks_of_another_shape_or_place_or_without_voxels_are_refused(tmp_path:
         "is (6, 7, 4) and its image a.nii.gz (6, 7, 5): they must have the same shape.": write(
             "small.nii.gz", array=np.ones((6, 7, 4), np.uint8)
         ),
-        "lies elsewhere than its image a.nii.gz: their affines must be equal.": write(
+        "is not aligned with its image a.nii.gz: their affines must be equal.": write(
             "moved.nii.gz", (1, 2, 3), affine=moved
         ),
         "holds 2 volumes (4D): one 3D volume is expected.": write("four.nii.gz", array=np.ones((*SHAPE, 2), np.uint8)),

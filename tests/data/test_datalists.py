@@ -231,7 +231,7 @@ def test_a_label_that_lies_elsewhere_is_reported(make_case: MakeCase) -> None:
     affine[0, 3] = 1
     case = make_case("b", label_affine=affine)
     assert problems_of([case]) == [
-        f"{case['label']} lies elsewhere than its image {Path(case['image']).name}: their affines must be equal."
+        f"{case['label']} is not aligned with its image {Path(case['image']).name}: their affines must be equal."
     ]
 
 

@@ -1,4 +1,4 @@
-"""The slice stack inferer: which slices each stack holds, what is computed and what is skipped."""
+"""The slice stack inferer: the slices of each stack, what is computed and what is skipped."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_each_stack_holds_two_slices_before_and_one_after_ends_included(batch_si
 
 
 @pytest.mark.parametrize("offsets", [(-1, 0, 1), (0,), (-4, -2, 0, 2), (1, 2)])
-def test_other_offsets_are_heeded(offsets: tuple[int, ...]) -> None:
+def test_other_offsets_are_used(offsets: tuple[int, ...]) -> None:
     volume = numbered_volume(6)
     assert torch.equal(SliceStackInferer(4, offsets)(volume, marker), slice_by_slice(volume, marker, offsets))
 
@@ -256,12 +256,12 @@ def by_hand(network: nn.Module, volume: torch.Tensor) -> torch.Tensor:
         return network(StackSlices()(volume[0])).permute(1, 2, 3, 0)[None]
 
 
-def test_a_real_network_gives_what_it_gives_by_hand(
+def test_a_real_network_gives_the_same_logits_as_without_the_inferer(
     network: nn.Module, volume: torch.Tensor, by_hand: torch.Tensor
 ) -> None:
     with torch.no_grad():
         output = SliceStackInferer(batch_size=3)(volume, network)
-    assert by_hand.std() > 0.05  # it is no constant
+    assert by_hand.std() > 0.05  # it is not constant
     torch.testing.assert_close(output, by_hand, rtol=0, atol=1e-3 * float(by_hand.std()))
 
 
@@ -373,11 +373,11 @@ def test_further_networks_are_averaged_each_in_its_plane() -> None:
     torch.testing.assert_close(together, (each[0] + each[1] + each[2]) / 3)
 
 
-@pytest.mark.parametrize("settings", [{"plane": "sagittal"}, {"further": [("coronal", None), ("sagittal", None)]}])
+@pytest.mark.parametrize("settings", [{"plane": "sagittal"}, {"ensemble": [("coronal", None), ("sagittal", None)]}])
 def test_sagittal_slices_are_not_flipped(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="they would turn sagittal ones front to back"):
         SliceStackInferer(tta_flips=[[0]], **settings)
-    assert SliceStackInferer(tta_flips=[[0]], plane="coronal").flips == [(), (0,)]
+    assert SliceStackInferer(tta_flips=[[0]], plane="coronal").tta_flips == [(), (0,)]
 
 
 def test_networks_in_other_planes_are_computed_in_their_form_for_inference() -> None:

@@ -89,7 +89,7 @@ def test_overlap_agrees_with_scikit_learn(pred: np.ndarray, truth: np.ndarray) -
 
 
 def surface_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Centres of the surface voxels: those with a face to what is no lesion, or to the outside of the volume."""
+    """Centres of the surface voxels: those with a face to what is not lesion, or to the outside of the volume."""
     padded = np.pad(mask, 1)
     inside = np.logical_and.reduce([np.roll(padded, step, axis) for axis in range(3) for step in (-1, 1)])
     return np.argwhere(padded & ~inside) * spacing_mm

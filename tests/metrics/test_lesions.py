@@ -1,4 +1,4 @@
-"""Lesion-wise metrics, against numbers worked out by hand."""
+"""Lesion-wise metrics, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def f1(pred: torch.Tensor, label: torch.Tensor) -> tuple[float, float]:
     return result["lesion_f1_overlap"], result["lesion_f1_iou25"]
 
 
-def test_one_lesion_is_hit_one_missed_and_one_invented() -> None:
+def test_one_lesion_is_found_one_missed_and_one_false() -> None:
     truth, pred = rows((0, 4, 0), (0, 4, 3)), rows((0, 4, 0), (0, 4, 6))
     # 2 * 1 / (2 * 1 + 1 + 1), by either rule.
     assert f1(pred, truth) == (0.5, 0.5)
@@ -38,9 +38,9 @@ def test_an_iou_of_a_quarter_matches_and_less_does_not(end: int, matched: float)
     assert f1(rows((0, end, 0)), rows((0, 8, 0))) == (1.0, matched)
 
 
-def test_a_lesion_found_in_two_pieces_is_matched_once() -> None:
+def test_a_lesion_found_as_two_components_is_matched_once() -> None:
     truth, pred = rows((0, 10, 0)), rows((0, 4, 0), (5, 9, 0))
-    # Neither piece is a false alarm by overlap. One to one, IoU 4 / 10: one pair, and one piece left: 2 / (1 + 2).
+    # Neither component is a false alarm by overlap. One to one, IoU 4 / 10: one pair and one false alarm: 2 / (1 + 2).
     assert f1(pred, truth) == (1.0, pytest.approx(2 / 3))
 
 
@@ -118,7 +118,7 @@ def test_the_summary_averages_them() -> None:
     assert summary["lesion_f1_iou25"] == 0.5
 
 
-def test_many_lesions_in_a_large_volume_are_no_matter() -> None:
+def test_many_lesions_in_a_large_volume_are_counted() -> None:
     rng = np.random.default_rng(0)
     noise, truth = torch.from_numpy(rng.random((96, 96, 96)) < 0.02), torch.zeros(96, 96, 96, dtype=torch.bool)
     truth[10:20, 10:20, 10:20] = True

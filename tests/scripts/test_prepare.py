@@ -218,7 +218,7 @@ def test_all_problems_are_listed_and_no_datalist_is_written(small: Path, tmp_pat
         f"{folders[0]} has no T1w image",
         f"{folders[1]} has no lesion mask",
         f"{images[2]} is a damaged gzip file",
-        f"{masks[3]} lies elsewhere than its image {images[3].name}",
+        f"{masks[3]} is not aligned with its image {images[3].name}",
         f"{masks[4]} has no lesion voxel",
         f"{masks[5]} is (6, 7, 4) and its image {images[5].name} (6, 7, 5)",
     ]

@@ -1,4 +1,4 @@
-"""Random changes of a stack: repeatable, the same for all its slices, and for the label what they are for the image."""
+"""Random augmentation: repeatable, the same for all slices of a stack, and the same for image and label."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_another_seed_gives_another_sample(key: str) -> None:
     assert not torch.equal(augmented(3)[key], augmented(4)[key])
 
 
-def test_the_next_call_draws_anew() -> None:
+def test_the_next_call_draws_again() -> None:
     augmentation = SliceAugmentation().set_random_state(3)
     assert not torch.equal(augmentation(sample())["image"], augmentation(sample())["image"])
 
@@ -72,7 +72,7 @@ def test_shapes_and_types_stay_and_the_input_is_unchanged() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_all_slices_of_a_stack_are_moved_alike(seed: int) -> None:
+def test_all_slices_of_a_stack_are_moved_the_same_way(seed: int) -> None:
     image = moved(seed)["image"]
     assert torch.equal(image, image[:1].expand_as(image))
 
@@ -211,7 +211,7 @@ def test_each_sample_of_a_batch_has_a_change_of_its_own_and_some_have_none() -> 
 
 
 @pytest.mark.usefixtures("drawn")
-def test_control_points_that_all_move_alike_shift_a_sample_of_a_batch(batch: dict[str, torch.Tensor]) -> None:
+def test_control_points_that_all_move_the_same_way_shift_a_sample_of_a_batch(batch: dict[str, torch.Tensor]) -> None:
     """Half of an eighth of 32 is two pixels along each axis."""
 
     def move(images: torch.Tensor) -> torch.Tensor:

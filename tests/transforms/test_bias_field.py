@@ -1,4 +1,4 @@
-"""A bias field that is known comes out again, and a head without one stays as it is."""
+"""A known bias field is removed, and a head without one does not change."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def corrected(voxels: np.ndarray) -> np.ndarray:
     return result
 
 
-def test_a_known_field_is_taken_out(brain: np.ndarray, field: np.ndarray) -> None:
+def test_a_known_field_is_removed(brain: np.ndarray, field: np.ndarray) -> None:
     inside = head_mask(brain) & (brain > np.percentile(brain, 60))
     left = np.log(corrected(brain * field)[inside] / corrected(brain)[inside])
     assert left.std() < 0.4 * np.log(field[inside]).std()
 
 
-def test_air_is_not_lifted_and_no_volume_is_mistaken(brain: np.ndarray, field: np.ndarray) -> None:
+def test_air_stays_0_and_an_empty_volume_is_accepted(brain: np.ndarray, field: np.ndarray) -> None:
     result = corrected(np.where(head_mask(brain), brain * field, 0))
     assert (result[~head_mask(brain)] == 0).all()
     assert (result >= 0).all()
     assert (corrected(np.zeros((40, 40, 20), np.float32)) == 0).all()
 
 
-def test_it_is_the_image_s_step_before_the_head_is_placed(write_nifti: Callable, brain: np.ndarray) -> None:
+def test_it_is_applied_to_the_image_before_the_registration(write_nifti: Callable, brain: np.ndarray) -> None:
     file = write_nifti("scan.nii", brain)
     steps = VolumePreprocessing("image", spacing_mm=2.0, bias_correction=True).transforms
     kinds = [type(step).__name__ for step in steps]

@@ -1,4 +1,4 @@
-"""Head intensities: what counts as head, and that the median of it becomes 1."""
+"""Head intensities: the mask of the head, and its median of 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way from a file to the network's voxels and back, and what it says about files it cannot use."""
+"""From a file to the network's voxels and back, and the errors for unusable files."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_a_4d_file_is_refused(write_nifti: WriteNifti, head: np.ndarray) -> None
 
 def test_a_2d_file_is_refused(write_nifti: WriteNifti, head: np.ndarray) -> None:
     file = write_nifti("2d.nii", head[:, :, 50])
-    assert why_not(file) == f"{file} is of shape {head.shape[:2]}: one 3D volume is expected."
+    assert why_not(file) == f"{file} has shape {head.shape[:2]}: one 3D volume is expected."
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

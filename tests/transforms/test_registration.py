@@ -1,4 +1,4 @@
-"""Heads in MNI space: that they get to the right place and back, and that what is no head is refused."""
+"""Registration to MNI space and back, and the refusal of what is not a head."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def registered(file: Path) -> RegistrationResult:
 
 @pytest.fixture(scope="module")
 def template() -> MetaTensor:
-    """The template at 2 mm, so that it is quick; ``atlas_grid(2)`` is no grid that is recognised."""
+    """The template at 2 mm, to be quick; ``atlas_grid(2)`` is not recognised as an MNI grid."""
     moved: MetaTensor = ResampleToAtlasd("image", 2.0)({"image": load(TEMPLATE)})["image"]
     return moved
 
@@ -191,7 +191,7 @@ def test_a_head_on_an_mni_grid_stays(shared_data: Path) -> None:
     np.testing.assert_array_equal(registered(TEMPLATE).affine, np.eye(4))
 
 
-def test_a_grid_of_mni_alone_is_not_believed(template: MetaTensor) -> None:
+def test_an_mni_grid_is_not_trusted_without_similarity(template: MetaTensor) -> None:
     beside = ndimage.shift(load(TEMPLATE)[0].numpy(), (0, 12, -9), order=1)
     placement = register_to_mni(beside, atlas_grid()[0])
     np.testing.assert_allclose(placement.affine[:3, 3], (0, -12, 9), atol=2)
@@ -270,7 +270,7 @@ def leg() -> MetaTensor:
     return MetaTensor(torch.from_numpy(image[None]).float(), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
 
 
-def test_what_is_no_head_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_what_is_not_a_head_is_refused_in_one_sentence(tmp_path: Path) -> None:
     file = tmp_path / "leg.nii.gz"
     nib.save(nib.Nifti1Image(leg()[0].numpy(), leg().affine.numpy()), file)
     with pytest.raises(RuntimeError) as caught:  # MONAI wraps; explain() sees through it
@@ -286,7 +286,7 @@ def test_a_head_upside_down_is_refused(template: MetaTensor) -> None:
         AffineToMNI()(MetaTensor(template.as_tensor().flip(3), affine=template.affine))
 
 
-def test_on_request_what_fails_is_centred_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_on_request_a_failed_head_is_centred_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     image = leg()
     with caplog.at_level(logging.WARNING):
         placed = AffineToMNI(on_failure="native")(image)

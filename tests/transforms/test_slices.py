@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bundle.transforms import OFFSETS, Plane, StackSlices, StackSlicesd
+from bundle.transforms import OFFSETS, Plane, StackSlices
 from bundle.transforms.slices import from_plane, to_plane
 
 HEIGHT, WIDTH = 3, 2
@@ -62,8 +62,6 @@ def test_offsets_that_do_not_rise_evenly_are_refused(offsets: tuple[int, ...]) -
     message = r"offsets must rise in even steps, like \(-2, -1, 0, 1\), got \("
     with pytest.raises(ValueError, match=message):
         StackSlices(offsets)
-    with pytest.raises(ValueError, match=message):
-        StackSlicesd("image", offsets)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4, 4), (4, 4, 4), (1, 1, 4, 4, 4)])
@@ -85,15 +83,6 @@ def test_one_slice_is_the_same_memory_in_all_its_stacks() -> None:
     stacks = StackSlices()(numbered_volume(7))
     pointers = {stacks[3 - offset, place].data_ptr() for place, offset in enumerate(OFFSETS)}
     assert len(pointers) == 1
-
-
-def test_the_dictionary_version_equals_the_array_version_and_leaves_other_keys() -> None:
-    data = {"image": numbered_volume(5), "label": torch.ones(1, 2, 2, 5), "name": "case"}
-    result = StackSlicesd("image", (-1, 0, 1))(data)
-    assert torch.equal(result["image"], StackSlices((-1, 0, 1))(data["image"]))
-    assert result["label"] is data["label"]
-    assert result["name"] == "case"
-    assert data["image"].shape == (1, HEIGHT, WIDTH, 5)
 
 
 @pytest.mark.parametrize(

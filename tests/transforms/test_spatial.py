@@ -1,4 +1,4 @@
-"""The box on the brain: its size, its place, and the way back."""
+"""The box about the brain: its size, its place, and its inverse."""
 
 from __future__ import annotations
 

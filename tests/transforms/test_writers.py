@@ -1,4 +1,4 @@
-"""Results on the grid of their source: its geometry bit for bit, whole or not at all."""
+"""Results on the grid of their source, bit for bit, written atomically."""
 
 from __future__ import annotations
 
