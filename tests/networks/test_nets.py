@@ -457,10 +457,10 @@ def test_unknown_name_is_refused_with_the_known_ones(settings: dict[str, Any], m
         SliceStackUNet(features=SMALL, **settings)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_unknown_argument_is_refused(network: Any) -> None:
-    with pytest.raises(TypeError, match="kernels"):
-        network(kernels=(3,))
+@pytest.mark.parametrize("network", [*NETWORKS, SliceStackUNet])
+def test_misspelt_setting_is_named(network: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'featurs'"):
+        network(featurs=SMALL)
 
 
 # --- save, script, export --------------------------------------------------------------------------------------------
