@@ -94,8 +94,7 @@ class SliceDataset(Dataset):
         if not file.exists():
             with replacing(file) as unfinished:
                 torch.save(self._read(item), unfinished)
-        volume: dict[str, torch.Tensor] = torch.load(file, mmap=True, weights_only=True)
-        return volume
+        return torch.load(file, mmap=True, weights_only=True)
 
     def _key(self, item: dict) -> str:
         """Changes with the files, the transforms, the offsets, the plane and what is kept of a volume."""

@@ -79,7 +79,9 @@ class CaseTable:
         rows = [{"case": name, **metrics} for name, metrics, _ in named]
         write_atomically(_csv(rows, list(rows[0])), self.output_dir / "cases.csv")
         sizes = [
-            {"case": name, **lesion._asdict(), "found": int(lesion.found)} for name, _, found in named for lesion in found
+            {"case": name, **lesion._asdict(), "found": int(lesion.found)}
+            for name, _, lesions in named
+            for lesion in lesions
         ]
         write_atomically(_csv(sizes, ["case", *Lesion._fields]), self.output_dir / "lesions.csv")
         summary = summarize([metrics for _, metrics, _ in named])

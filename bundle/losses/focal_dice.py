@@ -1,4 +1,4 @@
-"""A focal term and the Dice coefficient of a region: what the thesis's two lesion losses have in common."""
+"""The base of the thesis's two lesion losses: a focal term and the Dice coefficient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from monai.utils import LossReduction
 from torch.nn.modules.loss import _Loss
 
-from bundle.losses.regions import dice_coefficient, focal_term, prepare, reduce
+from bundle.losses.regions import dice_coefficient, focal_term, prepare
 
 __all__ = ["FocalDiceLoss"]
 
@@ -17,7 +17,7 @@ class FocalDiceLoss(_Loss):
     """A focal term and a Dice term: ``mean(-w (1 - p_t)^gamma log p_t) + region(D)``.
 
     ``w = A alpha + (1 - A)(1 - alpha)`` and ``D = (2 sum(gp) + smooth_nr) / (sum p^2 + sum g^2 + smooth_dr)``. A
-    subclass defines the focus ``A`` and what the Dice coefficient ``D`` costs.
+    subclass defines the focus ``A`` and the cost of the Dice coefficient ``D``.
 
     Args:
         include_background: keep channel 0 when there are several.
@@ -27,7 +27,7 @@ class FocalDiceLoss(_Loss):
         gamma: exponent of the focal term, 0 or more.
         smooth_nr: added to the numerator of the Dice coefficient.
         smooth_dr: added to its denominator, above 0.
-        batch: sum the Dice coefficient over the batch, not per sample: most slices hold no lesion, and per sample each
+        batch: sum the Dice coefficient over the batch, not per sample: most slices have no lesion, and per sample each
             of them would cost as much as a missed lesion.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the ``(B, C)`` losses.
 
@@ -64,11 +64,11 @@ class FocalDiceLoss(_Loss):
 
     @abstractmethod
     def focus(self, target: torch.Tensor) -> torch.Tensor:
-        """Return where the focal term weighs ``alpha``, 1, and where ``1 - alpha``, 0, in the target's shape."""
+        """Return 1 where the focal term is weighted by ``alpha``, 0 where by ``1 - alpha``, in the target's shape."""
 
     @abstractmethod
     def region(self, dice: torch.Tensor) -> torch.Tensor:
-        """Return what a Dice coefficient costs, elementwise."""
+        """Return the cost of Dice coefficients, elementwise."""
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """
@@ -87,4 +87,5 @@ class FocalDiceLoss(_Loss):
         weight = focus * self.alpha + (1 - focus) * (1 - self.alpha)
         focal = focal_term(logits, target, weight, self.gamma)
         dice = dice_coefficient(logits, target, self.smooth_nr, self.smooth_dr, self.batch)
-        return reduce(focal + self.region(dice), self.reduction)
+        loss = focal + self.region(dice)
+        return loss if self.reduction == "none" else getattr(torch, self.reduction)(loss)

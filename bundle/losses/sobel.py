@@ -11,14 +11,14 @@ from bundle.losses.regions import prepare
 
 __all__ = ["SobelLoss", "sobel_magnitude"]
 
-# Under the square root, so that its gradient is finite where the image is flat.
+# Under the square root, so that the gradient is finite where the image is constant.
 _EPSILON = 1e-6
 
 
 def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
-    """``sqrt(gx^2 + gy^2 + 1e-6)`` of the 3x3 Sobel kernels; the border is repeated, so it makes no edge.
+    """Return ``sqrt(gx^2 + gy^2 + 1e-6)`` of the 3x3 Sobel kernels, with replicated borders, which have no edge.
 
-    MONAI's ``SobelGradients`` takes one channel-first image and reflects; a batch needs one convolution here.
+    MONAI's ``SobelGradients`` takes one channel-first image and reflects it; this is one convolution for a batch.
 
     Args:
         image: ``(B, C, H, W)``.

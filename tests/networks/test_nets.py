@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bundle.networks import AGMRNet, CoarsePatchAttention, DUNet, NetworkOutput, SliceStackUNet, TSRLNet
+from bundle.networks import AGMRNet, DUNet, NetworkOutput, SliceStackUNet, TSRLNet
+from bundle.networks.attention import CoarsePatchAttention
 from bundle.networks.blocks import VolumeConvolution
 from scripts.thesis.thop_rules import THOP_0_0_31, THOP_0_1_1, Rules, counted_operations, counted_parameters
 
@@ -427,8 +428,8 @@ def test_other_shapes_are_refused_with_what_would_fit(network: Any, shape: tuple
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"residual": "reverse"}, "residual='reverse' looks at the side outputs: set side_outputs to true"),
-        ({"residual": "coarse", "attention": "patch"}, "residual='coarse' looks at the side outputs"),
+        ({"residual": "reverse"}, "residual='reverse' needs the side outputs: set side_outputs to true"),
+        ({"residual": "coarse", "attention": "patch"}, "residual='coarse' needs the side outputs"),
         ({"residual": "coarse", "side_outputs": True}, "set attention to 'patch' or 'pixel'"),
         ({"in_channels": 3}, r"in_channels must be at least 4 \(the stacked slices\), got 3"),
         ({"features": (8, 16, 32, 64)}, r"widths of five scales, got \(8, 16, 32, 64\)"),
