@@ -147,14 +147,14 @@ def test_an_archive_unpacked_twice_is_told(atlas_r1: Path, write: Write) -> None
     write("ATLAS_R1.1/Only_Data/Site1/031768/t01/031768_LesionSmooth_stx.nii.gz", (1, 2, 3))
     one, two = (atlas_r1 / f"{above}Site1/031768/t01/031768{ATLAS_1}" for above in ("Only_Data/", ""))
     assert problem_of("atlas_r1", atlas_r1) == (
-        f"Case Site1_031768_t01 is there 2 times, as {one} and {two}: once is expected."
+        f"Case Site1_031768_t01 exists 2 times, as {one} and {two}: once is expected."
     )
 
 
 def test_an_image_outside_the_folders_of_sessions_is_told(atlas_r1: Path, write: Write) -> None:
     file = write(f"ATLAS_R1.1/Site3/031999/031999{ATLAS_1}")
     assert problem_of("atlas_r1", atlas_r1) == (
-        f"{file} lies in no folder of a session: a path like Site1/031768/t01/{file.name} is expected."
+        f"{file} is not in the folder of a session: a path like Site1/031768/t01/{file.name} is expected."
     )
 
 
@@ -391,7 +391,7 @@ def test_images_without_label_are_told(tmp_path: Path, write: Write) -> None:
 def test_two_images_of_a_name_are_told(tmp_path: Path, write: Write) -> None:
     one, two = write("images/one/a.nii.gz"), write("images/two/a.nii.gz")
     write("labels/a.nii.gz", (1, 2, 3))
-    assert problem_of("plain", tmp_path) == f"Case a is there 2 times, as {one} and {two}: once is expected."
+    assert problem_of("plain", tmp_path) == f"Case a exists 2 times, as {one} and {two}: once is expected."
 
 
 # Wrong folders, all layouts
@@ -400,11 +400,11 @@ def test_two_images_of_a_name_are_told(tmp_path: Path, write: Write) -> None:
 @pytest.mark.parametrize(
     ("layout", "example"),
     [
-        ("atlas_r1", "ATLAS R1.1: one looks like Site1/031768/t01/031768_t1w_deface_stx.nii.gz with 031768_Lesion"),
-        ("atlas_r2", "ATLAS R2.0: one looks like Training/R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI"),
-        ("isles_2015", "ISLES 2015 SISS: one looks like 1/VSD.Brain.XX.O.MR_T1.70615/VSD.Brain.XX.O.MR_T1.70615.nii"),
-        ("bids", "BIDS: one looks like sub-01/anat/sub-01_T1w.nii.gz with a mask like sub-01_label-lesion_mask.nii"),
-        ("plain", "images/ and labels/: one looks like images/case_1.nii.gz with labels/case_1.nii.gz"),
+        ("atlas_r1", "ATLAS R1.1, such as Site1/031768/t01/031768_t1w_deface_stx.nii.gz with 031768_Lesion"),
+        ("atlas_r2", "ATLAS R2.0, such as Training/R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI"),
+        ("isles_2015", "ISLES 2015 SISS, such as 1/VSD.Brain.XX.O.MR_T1.70615/VSD.Brain.XX.O.MR_T1.70615.nii"),
+        ("bids", "BIDS, such as sub-01/anat/sub-01_T1w.nii.gz with a mask like sub-01_label-lesion_mask.nii"),
+        ("plain", "images/ and labels/, such as images/case_1.nii.gz with labels/case_1.nii.gz"),
     ],
 )
 def test_a_wrong_folder_is_told_with_what_is_expected(tmp_path: Path, write: Write, layout: str, example: str) -> None:
@@ -489,7 +489,7 @@ def test_masks_of_another_shape_or_place_or_without_voxels_are_refused(tmp_path:
         assert refusal_of(Case("a", "a", image, (good, mask)), tmp_path / "labels") == f"{mask} {sentence}"
     empty = write("empty.nii.gz", array=mask_of())
     assert refusal_of(Case("a", "a", image, (empty,)), tmp_path / "labels") == (
-        f"{empty} has no lesion voxel: some over 0.5 are expected."
+        f"{empty} has no lesion voxel: some above 0.5 are expected."
     )
     assert prepare_label(Case("a", "a", image, (empty, good)), tmp_path)[1] == pytest.approx(0.001)
 
@@ -637,12 +637,12 @@ def test_the_split_of_seed_0_stays_what_it_is() -> None:
         (people([1] * 9), ("random",), "no split 'random': choose from holdout, folds, sites"),
         (people([1]), ("holdout",), "1 cases of 1 subjects cannot be split 8:2 without one subject on both sides"),
         (people([9, 9]), ("holdout",), "18 cases of 2 subjects cannot be split 8:2"),
-        (people([1] * 9), ("holdout", -1), "seed must be an integer from 0 on, got -1"),
-        (people([1] * 9), ("folds", 0.5), "seed must be an integer from 0 on, got 0.5"),
+        (people([1] * 9), ("holdout", -1), "seed must be an integer of 0 or more, got -1"),
+        (people([1] * 9), ("folds", 0.5), "seed must be an integer of 0 or more, got 0.5"),
         (people([1] * 4), ("folds", 0, 5), "folds must be 2 to the number of subjects, 4, got 5"),
         (people([1] * 4), ("folds", 0, 1), "folds must be 2 to the number of subjects, 4, got 1"),
         (people([1] * 4), ("sites",), "All cases are of site Site0: two sites or more are needed"),
-        ([Case("a", "a", Path("a"), ())], ("sites",), "The site of a is not known: only ATLAS can be split by site"),
+        ([Case("a", "a", Path("a"), ())], ("sites",), "The site of a is unknown: only ATLAS can be split by site"),
         (
             [Case(site, "anna", Path("a"), (), site=site) for site in ("R001", "R002")],
             ("sites",),

@@ -177,7 +177,7 @@ def test_the_folder_of_the_results_does_not_count(tmp_path: Path) -> None:
 def test_images_that_differ_in_their_suffix_only_are_refused(tmp_path: Path) -> None:
     for name in ("t1.nii", "t1.mgz"):
         (tmp_path / name).touch()
-    with pytest.raises(InputError, match=f"^{tmp_path / 't1'} exists with several suffixes: one image of a name"):
+    with pytest.raises(InputError, match=f"^{tmp_path / 't1'} exists with several suffixes: one image of that name"):
         find_images(tmp_path)
 
 
@@ -212,7 +212,7 @@ def test_a_case_without_one_of_its_files_is_reported(make_case: MakeCase, key: s
 
 def test_a_label_without_lesion_is_reported_unless_allowed(make_case: MakeCase) -> None:
     case = make_case("a", label=np.zeros((6, 7, 8), dtype=np.uint8))
-    assert problems_of([case]) == [f"{case['label']} has no lesion voxel: set allow_empty_labels if that is meant."]
+    assert problems_of([case]) == [f"{case['label']} has no lesion voxel: set allow_empty_labels if that is intended."]
     assert check_datalist([case], allow_empty_labels=True) == [case]
 
 
@@ -302,7 +302,7 @@ def test_without_a_share_all_cases_train() -> None:
 
 def test_a_single_subject_cannot_be_split() -> None:
     with pytest.raises(
-        InputError, match=r"A validation share of 0\.2 needs two subjects or more, the datalist has 1\."
+        InputError, match=r"val_fraction 0\.2 needs two subjects or more, the datalist has one: set it to 0\."
     ):
         split_datalist(cases(1), 0.2)
 

@@ -185,14 +185,14 @@ def test_of_another_network_what_fits_is_taken_and_the_rest_is_named(
         engine.run([0])
     assert model.first.weight.item() == 4.0
     assert torch.equal(model.second.weight, before)
-    assert "1 parts taken; new are second.bias, second.weight" in caplog.text
+    assert "1 parts loaded; not loaded: second.bias, second.weight" in caplog.text
 
 
 def test_weights_of_which_nothing_fits_are_refused_even_when_not_strict(tmp_path: Path) -> None:
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pt")
     engine = Engine(lambda engine, batch: None)
     LoadCheckpoint(str(tmp_path / "other.pt"), {"model": Wider()}, strict=False).attach(engine)
-    with pytest.raises(InputError, match=r"other\.pt holds nothing that fits this network"):
+    with pytest.raises(InputError, match=r"other\.pt has no weights that fit this network"):
         engine.run([0])
 
 
