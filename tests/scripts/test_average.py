@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bundle.errors import InputError
-from bundle.handlers import read_settings
+from bundle.weights import read_settings
 from scripts.average import average
 
 SETTINGS = {"space": "mni", "spacing_mm": 2.0, "box": "brain", "slice_size": 96, "offsets": [-2, -1, 0, 1]}
@@ -41,19 +41,19 @@ def test_checkpoints_give_their_average_of_weights_and_all_are_averaged(run: Pat
     assert mean["weight"].tolist() == torch.tensor([4 / 3, 2.5 / 3]).half().tolist()
     assert mean["batches"].item() == 7
     assert mean["batches"].dtype == torch.int64
-    assert read_settings(str(output))["threshold"] == 0.5
+    assert read_settings(str(output)).threshold == 0.5
 
 
 def test_one_checkpoint_becomes_float16_with_the_settings_of_its_training(run: Path, tmp_path: Path) -> None:
     average(str(run / "last.pt"), output=str(tmp_path / "one.pt"))
     assert torch.load(tmp_path / "one.pt", weights_only=True)["weight"].tolist() == [1.0, 2.0]
-    assert json.loads((tmp_path / "one.json").read_text()) == SETTINGS
+    assert read_settings(str(tmp_path / "one.pt")) == read_settings(str(run / "model.pt"))
 
 
 def test_settings_beside_the_first_weights_are_kept(run: Path) -> None:
     average(str(run / "a.pt"), str(run / "last.pt"), output=str(run / "a.pt"))
     assert torch.load(run / "a.pt", weights_only=True)["weight"].tolist() == [2.5, 1.25]
-    assert read_settings(str(run / "a.pt"))["threshold"] == 0.4
+    assert read_settings(str(run / "a.pt")).threshold == 0.4
 
 
 @pytest.mark.parametrize(

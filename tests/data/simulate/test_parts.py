@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import bundle_root
 from bundle.data import find_images
 from bundle.data.simulate.parts import heads_of, lookalike_heads, masks_of
 from bundle.errors import InputError
+from bundle.files import bundle_root
 
 HEADS = ["one/sub-1_run-1.nii.gz", "one/sub-1_run-2.nii.gz", "two/sub-2.nii.gz", "sub-10_T1w.nii.gz", "chris.nii.gz"]
 MASKS = [f"mask_{number:03d}.nii.gz" for number in range(50)]
