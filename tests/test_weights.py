@@ -98,7 +98,9 @@ def test_missing_and_damaged_settings_are_refused(content: str | bytes | None, t
     (tmp_path / "model.pt").touch()
     if content is not None:
         (tmp_path / "model.json").write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(InputError, match=r"model\.pt cannot be used: .*model\.json, which describes .* missing or damaged"):
+    with pytest.raises(
+        InputError, match=r"model\.pt cannot be used: .*model\.json, which describes .* missing or damaged"
+    ):
         read_settings(tmp_path / "model.pt")
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
-from monai.utils import LossReduction
-from torch.nn.modules.loss import _Loss
 
-from bundle.losses.regions import dice_coefficient, focal_term, prepare
+from bundle.losses.regions import RegionLoss, dice_coefficient, focal_term
 
 __all__ = ["FocalDiceLoss"]
 
 
-class FocalDiceLoss(_Loss):
+class FocalDiceLoss(RegionLoss):
     """A focal term and a Dice term: ``mean(-w (1 - p_t)^gamma log p_t) + region(D)``.
 
     ``w = A alpha + (1 - A)(1 - alpha)`` and ``D = (2 sum(gp) + smooth_nr) / (sum p^2 + sum g^2 + smooth_dr)``. A
@@ -47,15 +45,12 @@ class FocalDiceLoss(_Loss):
         batch: bool = True,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=LossReduction(reduction).value)
+        super().__init__(include_background, to_onehot_y, sigmoid, reduction)
         if not 0 <= alpha <= 1 or gamma < 0 or smooth_dr <= 0:
             raise ValueError(
                 "alpha must be 0..1, gamma 0 or more and smooth_dr above 0; "
                 f"got alpha {alpha}, gamma {gamma}, smooth_dr {smooth_dr}."
             )
-        self.include_background = include_background
-        self.to_onehot_y = to_onehot_y
-        self.sigmoid = sigmoid
         self.alpha = alpha
         self.gamma = gamma
         self.smooth_nr = smooth_nr
@@ -82,7 +77,7 @@ class FocalDiceLoss(_Loss):
         Raises:
             ValueError: when the shapes differ.
         """
-        logits, target = prepare(input, target, self.sigmoid, self.to_onehot_y, self.include_background)
+        logits, target = self.prepare(input, target)
         focus = self.focus(target)
         weight = focus * self.alpha + (1 - focus) * (1 - self.alpha)
         focal = focal_term(logits, target, weight, self.gamma)

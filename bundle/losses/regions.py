@@ -7,45 +7,69 @@ from __future__ import annotations
 
 import torch
 from monai.networks.utils import one_hot
+from monai.utils import LossReduction
 from torch.nn import functional as F
+from torch.nn.modules.loss import _Loss
 
-__all__ = ["dice_coefficient", "focal_term", "prepare"]
+__all__ = ["RegionLoss", "dice_coefficient", "focal_term"]
 
 
-def prepare(
-    input: torch.Tensor, target: torch.Tensor, sigmoid: bool, to_onehot_y: bool, include_background: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and binary target of equal shape, as float32.
+class RegionLoss(_Loss):
+    """The base of losses between a prediction and a mask, with the arguments of MONAI's losses.
 
     Args:
-        input: logits ``(B, C, ...)``, or probabilities when ``sigmoid`` is False.
-        target: 0 and 1, ``(B, C, ...)``; class indices ``(B, 1, ...)`` with ``to_onehot_y``.
-        sigmoid: whether ``input`` holds logits, to which the sigmoid is still to be applied.
-        to_onehot_y: convert class indices to one channel per class.
-        include_background: keep channel 0.
+        include_background: keep channel 0 when there are several.
+        to_onehot_y: convert class indices ``(B, 1, ...)`` in the target to one channel per class.
+        sigmoid: the input holds logits; False if it holds probabilities.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ValueError: when the shapes differ, the target does not hold class indices although ``to_onehot_y`` says so, or
-            no channel is left without the background.
+        ValueError: when the reduction is not one of them.
     """
-    channels = input.shape[1]
-    if to_onehot_y:
-        if channels == 1 or target.shape[1] != 1:
+
+    def __init__(
+        self,
+        include_background: bool = True,
+        to_onehot_y: bool = False,
+        sigmoid: bool = True,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=LossReduction(reduction).value)
+        self.include_background = include_background
+        self.to_onehot_y = to_onehot_y
+        self.sigmoid = sigmoid
+
+    def prepare(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits and binary target of equal shape, as float32.
+
+        Args:
+            input: logits ``(B, C, ...)``, or probabilities when ``sigmoid`` is False.
+            target: 0 and 1, ``(B, C, ...)``; class indices ``(B, 1, ...)`` with ``to_onehot_y``.
+
+        Raises:
+            ValueError: when the shapes differ, the target does not hold class indices although ``to_onehot_y`` is set,
+                or no channel is left without the background.
+        """
+        channels = input.shape[1]
+        if self.to_onehot_y:
+            if channels == 1 or target.shape[1] != 1:
+                raise ValueError(
+                    "to_onehot_y needs a channel per class in the prediction and class indices (B, 1, ...) in the "
+                    f"target, got {list(input.shape)} and {list(target.shape)}."
+                )
+            target = one_hot(target, num_classes=channels)
+        if not self.include_background:
+            if channels == 1:
+                raise ValueError("include_background=False leaves no channel of a single-channel prediction.")
+            input, target = input[:, 1:], target[:, 1:]
+        if input.shape != target.shape:
             raise ValueError(
-                "to_onehot_y needs a channel per class in the prediction and class indices (B, 1, ...) in the target, "
-                f"got {list(input.shape)} and {list(target.shape)}."
+                f"The prediction is {list(input.shape)} and the target {list(target.shape)}: they must match."
             )
-        target = one_hot(target, num_classes=channels)
-    if not include_background:
-        if channels == 1:
-            raise ValueError("include_background=False leaves no channel of a single-channel prediction.")
-        input, target = input[:, 1:], target[:, 1:]
-    if input.shape != target.shape:
-        raise ValueError(f"The prediction is {list(input.shape)} and the target {list(target.shape)}: they must match.")
-    logits = input.float()
-    if not sigmoid:
-        logits = torch.logit(logits, eps=torch.finfo(torch.float32).eps)
-    return logits, target.to(logits)
+        logits = input.float()
+        if not self.sigmoid:
+            logits = torch.logit(logits, eps=torch.finfo(torch.float32).eps)
+        return logits, target.to(logits)
 
 
 def focal_term(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, gamma: float) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -23,11 +24,16 @@ def conv_row(*channels: int, bias: bool = True) -> nn.Sequential:
     return nn.Sequential(*(conv_unit(i, o, bias=bias) for i, o in pairwise(channels)))
 
 
-def encode(levels: nn.ModuleList, x: torch.Tensor) -> list[torch.Tensor]:
-    """Return the features of each level; every level but the first takes the one before, max-pooled by 2."""
-    features = [levels[0](x)]
-    for level in list(levels)[1:]:
-        features.append(level(F.max_pool2d(features[-1], 2)))
+def encode(
+    levels: nn.ModuleList,
+    x: torch.Tensor,
+    max_pool: Callable[..., torch.Tensor] = F.max_pool2d,
+    size: int | tuple[int, ...] = 2,
+) -> list[torch.Tensor]:
+    """Return the features of each level; every level but the first takes those of the one before, max-pooled."""
+    features: list[torch.Tensor] = []
+    for level in levels:
+        features.append(level(max_pool(features[-1], size) if features else x))
     return features
 
 

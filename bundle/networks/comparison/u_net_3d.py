@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bundle.networks.blocks import VolumeConvolution
+from bundle.networks.comparison.parts import encode
 from bundle.networks.slice_stack_network import SliceStackNetwork
 
 __all__ = ["UNet3D"]
@@ -66,10 +67,7 @@ class UNet3D(SliceStackNetwork):
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         x = x.permute(0, 2, 3, 1).unsqueeze(1)
-        skips: list[torch.Tensor] = []
-        for level in self.encoder:
-            x = level(F.max_pool3d(x, (2, 2, 1)) if skips else x)
-            skips.append(x)
-        for up, level, skip in zip(self.up, self.decoder, reversed(skips[:-1]), strict=True):
+        *skips, x = encode(self.encoder, x, F.max_pool3d, (2, 2, 1))
+        for up, level, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
             x = level(torch.cat([skip, up(x)], dim=1))
         return self.head(x[..., self.own_slice])
