@@ -28,11 +28,7 @@ class RegionLoss(_Loss):
     """
 
     def __init__(
-        self,
-        include_background: bool = True,
-        to_onehot_y: bool = False,
-        sigmoid: bool = True,
-        reduction: str = "mean",
+        self, include_background: bool = True, to_onehot_y: bool = False, sigmoid: bool = True, reduction: str = "mean"
     ) -> None:
         super().__init__(reduction=LossReduction(reduction).value)
         self.include_background = include_background

@@ -145,6 +145,15 @@ def test_training_goes_on_from_the_weights_as_they_were_trained_and_takes_their_
     assert sorted(file.name for file in (root / "models").iterdir()) == ["model.json", "model.pt"]
 
 
+@pytest.mark.usefixtures("items")
+def test_volumes_of_the_validation_table_are_in_voxels_of_the_weights_settings(root: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "train.json"))
+    parser.update({"bundle_root": str(root), "validate#handlers#0#iterations_per_epoch": 1})
+    assert parser["spacing_mm"] == 1.0
+    assert parser.get_parsed_content("validate::handlers::0").voxel_ml == pytest.approx(0.008)  # 2 mm
+
+
 def test_the_bundle_s_own_validation_share_is_no_validation_where_cases_are_named(
     root: Path, items: list[dict], saved: list[int]
 ) -> None:

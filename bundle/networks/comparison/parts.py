@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 __all__ = ["conv_row", "conv_unit", "encode", "resize"]
+
+HALF_SIZE = nn.MaxPool2d(2)
 
 
 def conv_unit(in_channels: int, out_channels: int, kernel_size: int = 3, **settings: Any) -> Convolution:
@@ -24,16 +25,11 @@ def conv_row(*channels: int, bias: bool = True) -> nn.Sequential:
     return nn.Sequential(*(conv_unit(i, o, bias=bias) for i, o in pairwise(channels)))
 
 
-def encode(
-    levels: nn.ModuleList,
-    x: torch.Tensor,
-    max_pool: Callable[..., torch.Tensor] = F.max_pool2d,
-    size: int | tuple[int, ...] = 2,
-) -> list[torch.Tensor]:
-    """Return the features of each level; every level but the first takes those of the one before, max-pooled."""
+def encode(levels: nn.ModuleList, x: torch.Tensor, pool: nn.Module = HALF_SIZE) -> list[torch.Tensor]:
+    """Return the features of each level; every level but the first takes those of the one before, pooled."""
     features: list[torch.Tensor] = []
     for level in levels:
-        features.append(level(max_pool(features[-1], size) if features else x))
+        features.append(level(pool(features[-1]) if features else x))
     return features
 
 

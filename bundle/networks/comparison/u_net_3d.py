@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from bundle.networks.blocks import VolumeConvolution
 from bundle.networks.comparison.parts import encode
@@ -67,7 +66,7 @@ class UNet3D(SliceStackNetwork):
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         x = x.permute(0, 2, 3, 1).unsqueeze(1)
-        *skips, x = encode(self.encoder, x, F.max_pool3d, (2, 2, 1))
+        *skips, x = encode(self.encoder, x, nn.MaxPool3d((2, 2, 1)))
         for up, level, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
             x = level(torch.cat([skip, up(x)], dim=1))
         return self.head(x[..., self.own_slice])
