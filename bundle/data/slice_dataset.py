@@ -69,7 +69,7 @@ class SliceDataset(Dataset):
             )
 
     def hold(self, volumes: list[dict[str, torch.Tensor]]) -> None:
-        """Take the place of the present volumes.
+        """Replace the volumes.
 
         Args:
             volumes: of :func:`slices_of`.

@@ -18,7 +18,7 @@ MakeCase = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def make_case(write_nifti: WriteNifti) -> MakeCase:
-    """Writes ``images/<name>.nii.gz`` and ``labels/<name>.nii.gz``, 6 x 7 x 8 voxels unless told otherwise."""
+    """Writes ``images/<name>.nii.gz`` and ``labels/<name>.nii.gz``, 6 x 7 x 8 voxels by default."""
 
     def make(
         name: str,
@@ -242,7 +242,7 @@ def test_an_image_listed_twice_is_reported_however_it_is_written(tmp_path: Path,
 
 
 @pytest.mark.parametrize("key", ["image", "label"])
-def test_a_file_that_is_no_image_is_the_one_reported(make_case: MakeCase, key: str) -> None:
+def test_a_file_that_is_not_an_image_is_the_one_reported(make_case: MakeCase, key: str) -> None:
     case = make_case("a")
     Path(case[key]).write_text("not an image")
     [problem] = problems_of([case])

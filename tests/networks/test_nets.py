@@ -333,7 +333,7 @@ def calls(net: SliceStackUNet, names: list[str], batch: int = 1) -> dict[str, tu
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_joined_map_is_what_is_pooled_and_what_skips(network: Any) -> None:
+def test_the_joined_map_is_both_pooled_and_the_skip(network: Any) -> None:
     names = ["fuse_half", "encoder.1", "encoder.2", "volume_levels.1", "decoder.2.up", "decoder.2.conv"]
     seen = calls(small(network, residual=None), names)
     (volume, plane), joined = seen["fuse_half"]
@@ -420,7 +420,7 @@ def test_upsampling_has_the_layers_of_its_network(network: Any, layers: list[str
         ((1, 1, 4, 96, 96), r"must be \(B, 4, H, W\), got \[1, 1, 4, 96, 96\]"),
     ],
 )
-def test_other_shapes_are_refused_with_what_would_fit(network: Any, shape: tuple[int, ...], message: str) -> None:
+def test_other_shapes_are_refused_with_a_shape_that_fits(network: Any, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(network).eval()(torch.zeros(shape))
 

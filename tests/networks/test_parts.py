@@ -313,7 +313,7 @@ def test_conv_block_is_twice_convolution_norm_relu() -> None:
 @pytest.mark.parametrize("scripted", [False, True])
 @pytest.mark.parametrize("in_channels", [1, 2])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
-def test_3d_convolution_gives_what_a_plain_one_gives_with_its_gradients(
+def test_3d_convolution_has_the_values_and_gradients_of_a_plain_one(
     depth: int, in_channels: int, scripted: bool
 ) -> None:
     conv = ConvBlock(3, in_channels, 3).conv_0.conv
