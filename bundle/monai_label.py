@@ -1,4 +1,4 @@
-"""Training inside MONAI Label: it names cases and epochs, and expects the new weights where the old ones are."""
+"""Training in MONAI Label, which gives the cases and epochs and expects the new weights in the place of the old."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bundle.weights import WeightsSettings, read_settings
 
 __all__ = ["StartingPoint", "in_monai_label", "starting_point"]
 
-# What MONAI Label writes its overrides to before it starts a process for each GPU, in which it is not imported.
+# MONAI Label's overrides for the processes of several GPUs, in which it is not imported itself.
 _ITS_CONFIG = "monailabel_train.json"
 
 
@@ -19,7 +19,7 @@ def in_monai_label() -> bool:
 
 
 class StartingPoint(NamedTuple):
-    """What a training begins with, see :func:`starting_point`."""
+    """The settings that a training starts with, see :func:`starting_point`."""
 
     settings: WeightsSettings
     learning_rate: float
@@ -29,19 +29,18 @@ class StartingPoint(NamedTuple):
 def starting_point(
     settings: WeightsSettings, learning_rate: float, best_weights: str, shipped_weights: str
 ) -> StartingPoint:
-    """Return what a training begins with: what was asked for or, in MONAI Label, what the shipped weights need.
+    """Return the settings that a training starts with: the given ones or, in MONAI Label, those of the shipped weights.
 
-    MONAI Label goes on from the shipped weights: with their settings, a tenth of the learning rate, and the new
-    weights in their place.
+    MONAI Label continues the training of the shipped weights with a tenth of the learning rate and replaces them.
 
     Args:
         settings: how images are prepared, and the threshold.
         learning_rate: of the optimizer.
-        best_weights: where the training's weights go.
+        best_weights: file of the training's weights.
         shipped_weights: the bundle's ``models/model.pt``.
 
     Raises:
-        InputError: in MONAI Label, when the shipped weights have no settings that can be used.
+        InputError: in MONAI Label, when the settings of the shipped weights cannot be used.
     """
     if not in_monai_label():
         return StartingPoint(settings, learning_rate, best_weights)

@@ -1,4 +1,4 @@
-"""Our losses and networks among MONAI's, by attribute and by bare name in a config: importing this registers them."""
+"""Registration of the bundle's losses and networks with MONAI, on import of this module."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MODULES = ("bundle.losses.", "bundle.networks.nets", "bundle.networks.slice_sta
 
 
 def register() -> None:
-    """Sets ``monai.losses.TargetAwareLoss`` and the like, and lets configs say ``"_target_": "TargetAwareLoss"``.
+    """Set ``monai.losses.TargetAwareLoss`` and the like, and allow ``"_target_": "TargetAwareLoss"`` in configs.
 
-    MONAI has no registry: its ``ComponentLocator`` looks bare names up in modules whose name begins with "monai".
+    MONAI has no registry: its ``ComponentLocator`` looks up bare names in modules whose name begins with "monai".
     Calling this twice changes nothing; MONAI's own names are never replaced.
 
     Raises:
-        RuntimeError: when MONAI has something else by one of the names.
+        RuntimeError: when MONAI has another component of one of the names.
     """
     for package, ours, names in (
         (monai.losses, losses, losses.__all__),

@@ -1,4 +1,4 @@
-"""Overrides on the command line of ``python -m monai.bundle run``: MONAI keeps a misspelt one and does not use it."""
+"""Checks of the overrides of ``python -m monai.bundle run``, since MONAI ignores misspelt ones."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _RENAMED = {"finetune_partly": "finetune_strict", "slice_size": "box_mm"}
 
 
 def check_command_line(argv: Sequence[str]) -> None:
-    """Check the overrides of this process, when ``monai.bundle run`` was started with them.
+    """Check the overrides of this process if it is a ``monai.bundle run``.
 
     Args:
         argv: the words of the command line.
 
     Raises:
-        InputError: when one is not in the configs.
+        InputError: when an override is not in the configs.
     """
     if Path(argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
         return
@@ -51,7 +51,7 @@ def _options(words: Sequence[str]) -> dict[str, str]:
     """Return the options as Fire reads them: ``--name value``, ``--name=value`` and ``-name value``."""
     options = {}
     for number, word in enumerate(words):
-        if word == "--":  # what follows is for Fire itself
+        if word == "--":  # options of Fire itself follow
             break
         if re.match(r"--|-[a-zA-Z]", word):
             name, equals, value = word.lstrip("-").partition("=")
@@ -61,14 +61,14 @@ def _options(words: Sequence[str]) -> dict[str, str]:
 
 
 def check_overrides(names: Collection[str], config: Mapping[str, Any]) -> None:
-    """Check that overrides are of a config.
+    """Check that a config has the settings that overrides change.
 
     Args:
         names: the overrides, such as ``epochs`` or ``network_def::features``.
         config: the merged configs, without the overrides.
 
     Raises:
-        InputError: when one is at a place that the config does not have, or is not an argument of its component.
+        InputError: when an override is neither in the config nor an argument of its component.
     """
     parser = ConfigParser(dict(config))
     for name in names:

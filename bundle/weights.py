@@ -1,4 +1,4 @@
-"""Weights, and the settings beside them: ``model.json`` says how the network of ``model.pt`` is used."""
+"""Weights and their settings: ``model.json`` holds how the network of ``model.pt`` is used."""
 
 from __future__ import annotations
 
@@ -40,11 +40,7 @@ def _one_of(choices: Any) -> tuple[str, Callable[[Any], bool]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) in (int, float)  # bool is an int
 
 
 _POSITIVE = ("a number above 0", lambda value: _is_number(value) and 0 < value < float("inf"))
@@ -55,29 +51,29 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "box_mm": _POSITIVE,
     "offsets": (
         "a list of whole numbers",
-        lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_whole, value)),
+        lambda value: isinstance(value, list | tuple) and {type(offset) for offset in value} == {int},
     ),
     "plane": _one_of(Plane),
     "threshold": ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
-    "epoch": ("a whole number or null", lambda value: value is None or _is_whole(value)),
+    "epoch": ("a whole number or null", lambda value: value is None or type(value) is int),
     "validation_dice": ("a number or null", lambda value: value is None or _is_number(value)),
 }
 
 
 @dataclass(frozen=True)
 class WeightsSettings:
-    """How the network of a weights file is used: the content of ``model.json``.
+    """The settings of a weights file's network, the content of ``model.json``.
 
     Attributes:
-        space: ``"mni"`` when heads are registered to the MNI template, ``"native"`` when they are not.
-        spacing_mm: the voxels' size.
+        space: ``"mni"`` if heads are registered to the MNI template, ``"native"`` if not.
+        spacing_mm: voxel size in mm.
         box: how the slices are cropped, see :class:`bundle.transforms.VolumePreprocessing`.
-        box_mm: the side of the slices in mm; ``thesis_180`` crops 180 mm and resizes them to as many voxels.
-        offsets: the slices of a stack relative to its own.
-        plane: the slices' anatomical plane.
-        threshold: the probability from which a voxel is lesion.
-        epoch: the epoch that the weights are of; None when it is not known.
-        validation_dice: the mean Dice of that epoch's validation; None when there was none.
+        box_mm: side of the slices in mm; ``thesis_180`` crops 180 mm and resizes them to as many voxels.
+        offsets: the stack's slices relative to its own.
+        plane: anatomical plane of the slices.
+        threshold: probability from which a voxel is lesion.
+        epoch: epoch of the weights; None if unknown.
+        validation_dice: mean Dice of that epoch's validation; None if there was none.
 
     Raises:
         InputError: when a value cannot be used.
@@ -102,11 +98,11 @@ class WeightsSettings:
 
     @property
     def slice_size(self) -> int:
-        """H and W of the slices in voxels."""
+        """Height and width of the slices in voxels."""
         return round(self.box_mm / self.spacing_mm)
 
     def differences(self, other: WeightsSettings) -> str:
-        """Return how images are prepared here and not in the other, such as ``"spacing_mm 1.0 and not 2.0"``."""
+        """Return how the preparation of images differs, such as ``"spacing_mm 1.0 and not 2.0"``, or ``""``."""
         return ", ".join(
             f"{name} {getattr(self, name)} and not {getattr(other, name)}"
             for name in ("space", "spacing_mm", "box", "box_mm", "offsets")
@@ -123,7 +119,7 @@ def _settings_file(weights: str | Path) -> Path:
 
 
 def _from_earlier_versions(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with ``box_mm``, where a file of an earlier version has ``slice_size`` in voxels."""
+    """Return the settings with ``box_mm`` in place of an earlier version's ``slice_size`` in voxels."""
     settings = dict(content)
     if "slice_size" in settings and "box_mm" not in settings and _is_number(settings.get("spacing_mm")):
         settings["box_mm"] = settings.pop("slice_size") * settings["spacing_mm"]
@@ -131,14 +127,13 @@ def _from_earlier_versions(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(weights: str | Path) -> WeightsSettings:
-    """Return the settings beside weights, ``model.json`` for ``model.pt``.
+    """Return the settings of weights, from ``model.json`` for ``model.pt``.
 
     Raises:
-        InputError: when the file is missing or damaged, lacks a setting, has one that is unknown, or a value that
-            cannot be used.
+        InputError: when the file is missing or damaged, lacks a setting, or has an unknown one or an invalid value.
     """
     file = _settings_file(weights)
-    unusable = f"{weights} cannot be used: {file}, which says how its images were prepared,"
+    unusable = f"{weights} cannot be used: {file}, which describes how its images were prepared,"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # neither text nor JSON is a ValueError
@@ -159,12 +154,12 @@ def read_settings(weights: str | Path) -> WeightsSettings:
 
 
 def write_settings(weights: str | Path, settings: WeightsSettings) -> None:
-    """Write the settings beside weights."""
+    """Write the settings of weights, ``model.json`` for ``model.pt``."""
     write_json(asdict(settings), _settings_file(weights))
 
 
 def weights_hash(weights: str | Path) -> str:
-    """Return the SHA-256 of a weights file's bytes, in hexadecimal.
+    """Return the SHA-256 of a weights file, in hexadecimal.
 
     Raises:
         InputError: when the file does not exist.
@@ -177,7 +172,7 @@ def weights_hash(weights: str | Path) -> str:
 
 
 def describe_weights(weights: str | Path) -> str:
-    """Return one line on weights for a log: the file, the epoch that it is of, and its hash."""
+    """Return a line on weights for a log: the file, its epoch and its hash."""
     settings = read_settings(weights)
     parts = [] if settings.epoch is None else [f"epoch {settings.epoch}"]
     if settings.validation_dice is not None:
@@ -186,20 +181,20 @@ def describe_weights(weights: str | Path) -> str:
 
 
 def find_weights(output_dir: str | Path, otherwise: str | Path) -> str:
-    """Return the weights that a training wrote to a folder, ``model.pt`` there, or others when there are none.
+    """Return the weights that a training wrote to a folder, its ``model.pt``, or other weights if there are none.
 
     Args:
         output_dir: the training's ``output_dir``.
-        otherwise: the weights of a folder that no training wrote to.
+        otherwise: the other weights.
     """
     trained = Path(output_dir) / "model.pt"
     return str(trained if trained.is_file() else otherwise)
 
 
 def warn_of_other_settings(weights: str | Path, settings: WeightsSettings) -> None:
-    """Warn when weights were trained on images that were prepared in another way than these settings say.
+    """Log a warning if weights were trained on images that were prepared in another way.
 
-    Weights without settings beside them, of another program for instance, are not compared.
+    Weights without settings, as of another program, are not compared.
     """
     if not _settings_file(weights).is_file():
         return
@@ -210,15 +205,15 @@ def warn_of_other_settings(weights: str | Path, settings: WeightsSettings) -> No
 def load_ensemble(
     network: torch.nn.Module, weights: Sequence[str], settings: WeightsSettings
 ) -> list[tuple[Plane, torch.nn.Module]]:
-    """Return networks to average with another: of other planes, or trained from another seed.
+    """Return networks whose output is averaged with that of another: of other planes, or trained with other seeds.
 
     Args:
         network: the other network; copies of it take the weights.
         weights: the files.
-        settings: those of the other network's weights.
+        settings: the settings of the other network's weights.
 
     Returns:
-        the plane of each and the network, in ``eval()``.
+        the plane of each network and the network in ``eval()``.
 
     Raises:
         InputError: when weights do not exist, are of another network, or their images were prepared in another way.
@@ -243,6 +238,6 @@ def missing_weights(path: str | Path) -> InputError:
 
 
 def unfit_weights(path: str | Path, error: Exception) -> InputError:
-    """Return the error for a file that torch cannot load into a network, with the first line of torch's own."""
+    """Return the error for a file that torch cannot load into a network, with the first line of torch's error."""
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return InputError(f"{path} could not be loaded into this network: {reason}")

@@ -38,11 +38,11 @@ def shipped(tmp_path: Path) -> str:
     return str(tmp_path / "shipped.pt")
 
 
-def test_a_training_begins_with_what_was_asked_for(shipped: str) -> None:
+def test_a_training_starts_with_the_given_settings(shipped: str) -> None:
     assert starting_point(SETTINGS, 0.002, "out/model.pt", shipped) == (SETTINGS, 0.002, "out/model.pt")
 
 
-def test_in_monai_label_it_goes_on_from_the_shipped_weights_more_slowly(
+def test_in_monai_label_it_continues_from_the_shipped_weights_with_a_lower_learning_rate(
     shipped: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "monailabel", ModuleType("monailabel"))

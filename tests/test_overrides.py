@@ -38,7 +38,7 @@ CONFIG: dict[str, Any] = {
         "train::steps::0::spatial_axis",
     ],
 )
-def test_what_a_config_or_its_component_takes_is_accepted(name: str) -> None:
+def test_settings_of_a_config_or_a_component_are_accepted(name: str) -> None:
     check_overrides([name], CONFIG)
 
 
@@ -69,7 +69,7 @@ def test_what_a_config_or_its_component_takes_is_accepted(name: str) -> None:
         ("train::xyz", "--train::xyz is not a setting of train: it has steps."),
     ],
 )
-def test_what_none_takes_is_refused_with_what_was_meant(name: str, sentence: str) -> None:
+def test_a_setting_of_neither_is_refused_with_the_one_that_was_meant(name: str, sentence: str) -> None:
     with pytest.raises(InputError) as refused:
         check_overrides(["epochs", name], CONFIG)
     assert str(refused.value) == sentence

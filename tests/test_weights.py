@@ -82,7 +82,7 @@ def test_slice_size_of_earlier_versions_is_a_box_in_mm(spacing_mm: float, slice_
     assert settings.slice_size == slice_size
 
 
-def test_what_earlier_versions_do_not_say_was_always_the_same(tmp_path: Path) -> None:
+def test_settings_that_earlier_versions_lack_have_the_values_of_then(tmp_path: Path) -> None:
     settings = read_settings(with_content(tmp_path, EARLIER))
     assert (settings.plane, settings.threshold) == ("axial", 0.5)
     assert settings.epoch is settings.validation_dice is None
@@ -98,7 +98,9 @@ def test_missing_and_damaged_settings_are_refused(content: str | bytes | None, t
     (tmp_path / "model.pt").touch()
     if content is not None:
         (tmp_path / "model.json").write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(InputError, match=r"model\.pt cannot be used: .*model\.json, which says .* missing or damaged"):
+    with pytest.raises(
+        InputError, match=r"model\.pt cannot be used: .*model\.json, which describes .* missing or damaged"
+    ):
         read_settings(tmp_path / "model.pt")
 
 

@@ -1,4 +1,4 @@
-"""Datalists: which image belongs to which label, checked before anything is trained or measured."""
+"""Datalists of images and their labels, checked before training and evaluation."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["check_datalist", "find_images", "load_datalist", "split_datalist"]
 
 
 def find_images(source: str | Path | Sequence[str | Path], outside: str | Path | None = None) -> list[str]:
-    """The images in a folder and its subfolders, sorted; or the one file.
+    """Return the images in a folder and its subfolders, sorted, or the one image.
 
     Args:
-        source: a folder or an image, or several, one after the other.
-        outside: a folder whose images do not count, because results are written there.
+        source: a folder or an image, or several of them.
+        outside: a folder to leave out, because results are written there.
 
     Raises:
-        InputError: when the source does not exist or holds no image, or two images differ only in their suffix, so
-            that their results would have one name.
+        InputError: when the source does not exist or has no image in it, or two images differ only in their suffix, so
+            that their results would have the same name.
     """
     if not isinstance(source, str | Path):
         return [file for one in source for file in find_images(one, outside)]
@@ -42,12 +42,12 @@ def find_images(source: str | Path | Sequence[str | Path], outside: str | Path |
         raise InputError(f"{path} holds no image: files ending in {', '.join(IMAGE_SUFFIXES)} are expected.")
     names = Counter(file.parent / stem(file) for file in found)
     if doubled := [str(name) for name, count in names.items() if count > 1]:
-        raise InputError(f"{doubled[0]} exists with several suffixes: one image of a name in a folder is expected.")
+        raise InputError(f"{doubled[0]} exists with several suffixes: one image of that name is expected.")
     return [str(file) for file in found]
 
 
 def _from_folder(folder: Path) -> list[dict[str, str]]:
-    """Pairs of ``images/`` and ``labels/`` by name; a label may end in _label, _lesion or _mask."""
+    """Return the pairs of ``images/`` and ``labels/`` by name; a label may end in _label, _lesion or _mask."""
     labels: dict[str, str] = {}
     for file in find_images(folder / "labels"):
         name = stem(file)
@@ -68,15 +68,15 @@ def _from_folder(folder: Path) -> list[dict[str, str]]:
 
 
 def load_datalist(source: str | Path, key: str = "training", base_dir: str | Path | None = None) -> list[dict]:
-    """A list of ``{"image": file, "label": file}``.
+    """Return a list of ``{"image": file, "label": file}``.
 
     Args:
         source: a MONAI (Decathlon) datalist in JSON, or a folder with ``images/`` and ``labels/``.
-        key: section of the JSON datalist; a folder has none.
-        base_dir: what relative paths in the JSON start from; the folder of the JSON if None.
+        key: section of the JSON datalist; not used for a folder.
+        base_dir: folder that relative paths in the JSON start from; that of the JSON if None.
 
     Raises:
-        InputError: when the source is neither, or the section is missing or empty.
+        InputError: when the source is neither of them, or the section is missing or empty.
     """
     path = Path(source)
     if not path.exists():
@@ -92,13 +92,13 @@ def load_datalist(source: str | Path, key: str = "training", base_dir: str | Pat
         raise InputError(f"{path} has no cases under {key!r}; its sections are: {present}.")
     try:
         items: list[dict] = load_decathlon_datalist(path, data_list_key=key, base_dir=base_dir or path.parent)
-    except TypeError as error:  # MONAI's, for anything but a list of dictionaries
+    except TypeError as error:  # of MONAI, for anything but a list of dictionaries
         raise InputError(f'{path}: {key!r} must be a list of cases like {{"image": file, "label": file}}.') from error
     return items
 
 
 def _problems(item: dict, allow_empty_labels: bool) -> str | None:
-    """One sentence on what is wrong with a case, or None."""
+    """Return a sentence on what is wrong with a case, or None."""
     missing = [str(item[key]) for key in ("image", "label") if not Path(item[key]).exists()]
     if missing:
         return f"{' and '.join(missing)} does not exist."
@@ -112,20 +112,20 @@ def _problems(item: dict, allow_empty_labels: bool) -> str | None:
     except Exception as error:  # whatever a damaged file makes a reader raise
         return explain(file, error)
     if not allow_empty_labels and not voxels.any():
-        return f"{item['label']} has no lesion voxel: set allow_empty_labels if that is meant."
+        return f"{item['label']} has no lesion voxel: set allow_empty_labels if that is intended."
     return None
 
 
 def check_datalist(data: Sequence[dict], allow_empty_labels: bool = False) -> list[dict]:
-    """The datalist itself, when every case in it can be used.
+    """Return the datalist if every case in it can be used.
 
     Args:
         data: items with the files ``image`` and ``label``.
         allow_empty_labels: accept cases without lesion.
 
     Raises:
-        InputError: one sentence for every case without image or label, missing or damaged file, duplicated image, label
-            without lesion voxels, and label of another shape or place than its image.
+        InputError: a sentence for every case without image or label, missing or damaged file, duplicated image, label
+            without lesion voxels, and label on another grid than its image.
     """
     problems = [
         f"Case {number} has no {key!r}: an image and its label are expected."
@@ -143,23 +143,23 @@ def check_datalist(data: Sequence[dict], allow_empty_labels: bool = False) -> li
 
 
 def _subject(item: dict) -> str:
-    """The person a case is of: its ``subject`` key, the ``sub-<label>`` of a BIDS path, or the image itself."""
+    """Return the subject of a case: its ``subject`` key, the ``sub-<label>`` of a BIDS path, or the image's path."""
     if "subject" in item:
         return str(item["subject"])
     return find_subject(item["image"]) or str(item["image"])
 
 
 def split_datalist(data: Sequence[dict], val_fraction: float, seed: int = 0) -> tuple[list[dict], list[dict]]:
-    """Training and validation cases, the same for the same seed; all cases of a subject are on one side.
+    """Return training and validation cases, the same for the same seed; no subject is in both.
 
     Args:
-        data: the cases; a subject is told by the key ``subject`` or the ``sub-<label>`` of a BIDS path.
-        val_fraction: share of the subjects to validate on, 0 (none, as in the thesis) to below 1; at least one
-            subject is on each side when a share is asked for.
+        data: the cases; their subject is the key ``subject`` or the ``sub-<label>`` of a BIDS path.
+        val_fraction: fraction of the subjects to validate on, from 0 (none, as in the thesis) to below 1; above 0, at
+            least one subject.
         seed: of the shuffle.
 
     Raises:
-        InputError: when the share is out of range, or a single subject should be shared.
+        InputError: when the fraction is out of range, or there is only one subject to split.
     """
     if not 0 <= val_fraction < 1:
         raise InputError(f"val_fraction must be 0 to below 1, got {val_fraction}.")
@@ -167,9 +167,7 @@ def split_datalist(data: Sequence[dict], val_fraction: float, seed: int = 0) -> 
         return list(data), []
     subjects = sorted({_subject(item) for item in data})
     if len(subjects) < 2:
-        raise InputError(
-            f"A validation share of {val_fraction} needs two subjects or more, the datalist has {len(subjects)}."
-        )
+        raise InputError(f"val_fraction {val_fraction} needs two subjects or more, the datalist has one: set it to 0.")
     count = min(max(round(val_fraction * len(subjects)), 1), len(subjects) - 1)
     chosen = set(partition_dataset(subjects, ratios=[len(subjects) - count, count], shuffle=True, seed=seed)[1])
     training = [item for item in data if _subject(item) not in chosen]

@@ -1,4 +1,4 @@
-"""Batches of slices from volumes that lie on the device."""
+"""Batches of slices from volumes in the device's memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Batch = dict[str, torch.Tensor]
 
 
 class DeviceSliceLoader(DataLoader):
-    """A ``DataLoader`` of slices that holds the volumes on the device and cuts its batches there.
+    """``DataLoader`` of slices that keeps the volumes on the device and makes its batches there.
 
-    A GPU trains on thousands of slices a second, more than processes hand over one by one. A volume is copied to the
-    device once, and again only when the dataset has renewed it; one of 98 slices of 96 x 96 takes 4.5 MB.
+    A GPU trains on thousands of slices per second, more than worker processes deliver. A volume is copied to the device
+    once, and again only when the dataset has renewed it; 98 slices of 96 x 96 take 4.5 MB.
 
     Args:
-        dataset: slices of one size; its own ``augment`` changes single samples and is not called.
-        sampler: of the dataset: the order of an epoch.
-        batch_size: slices in a batch; an epoch's last batch may have fewer.
-        device: where the volumes are held.
-        augment: random changes of a whole batch, or None.
-        drop_last: leave such a smaller batch out.
+        dataset: slices of one size; its own ``augment``, which is for single samples, is not called.
+        sampler: order of the dataset's slices in an epoch.
+        batch_size: slices in a batch; the last batch of an epoch may have fewer.
+        device: device that the volumes are kept on.
+        augment: random transforms of a batch, or None.
+        drop_last: leave out a smaller last batch.
     """
 
     dataset: SliceDataset
@@ -49,11 +49,11 @@ class DeviceSliceLoader(DataLoader):
         self.slices: Batch = {}
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # DataLoader has a class of its own
-        """Batches of ``image`` ``(B, S, H, W)`` and ``label`` ``(B, 1, H, W)``, float32."""
-        self._hold(self.dataset.volumes)
+        """Yield batches of ``image`` ``(B, S, H, W)`` and ``label`` ``(B, 1, H, W)``, float32."""
+        self._copy(self.dataset.volumes)
         padding = len(self.held[0]["image"]) - len(self.held[0]["label"])
         lengths = torch.tensor([len(volume["label"]) for volume in self.held])
-        # Of each slice of the dataset the first row of its stack, were its offsets to begin at the padding.
+        # For each slice of the dataset the row at which its stack begins when the offsets begin at the padding.
         rows = torch.arange(int(lengths.sum())) + padding * torch.repeat_interleave(lengths)
         window = torch.tensor(self.dataset.offsets) - min(self.dataset.offsets[0], 0)
         order = torch.tensor(list(self.sampler))[: len(self) * self.batch_size]
@@ -62,8 +62,8 @@ class DeviceSliceLoader(DataLoader):
             batch = {"image": stacks, "label": self.slices["label"][chosen.to(self.device)].unsqueeze(1).float()}
             yield batch if self.augment is None else self.augment(batch)
 
-    def _hold(self, volumes: list[Batch]) -> None:
-        """All volumes one behind the other, those that are there already from where they are."""
+    def _copy(self, volumes: list[Batch]) -> None:
+        """Concatenate all volumes on the device; those that are there already are taken from there."""
         for name in ("image", "label"):
             there = self.slices[name].split([len(volume[name]) for volume in self.held]) if self.held else ()
             kept = {id(volume[name]): part for volume, part in zip(self.held, there, strict=True)}

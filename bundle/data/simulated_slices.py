@@ -1,4 +1,4 @@
-"""Slices of volumes that are simulated while the network trains."""
+"""Slices of volumes that are simulated during training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["SimulatedSliceDataset"]
 
 Volume = dict[str, torch.Tensor]
 
-# What a process of the pool simulates with.
+# Set in each process of the pool.
 _cases: SimulatedCases
 _preprocess: Callable[[dict], dict]
 _slicing: tuple[Sequence[int], Plane]
@@ -45,25 +45,25 @@ def _simulate(number: int) -> Volume:
 
 
 class SimulatedSliceDataset(SliceDataset):
-    """A pool of simulated volumes, part of which is renewed after each epoch; processes beside the training make them.
+    """A pool of simulated volumes, some of which are replaced after each epoch; other processes simulate them.
 
-    Attach it to the trainer. A resumed training goes on with the cases that it would have had. A pool that begins small
-    grows with each epoch, and the training need not wait until all of it is made.
+    Attach it to the trainer. A resumed training continues with the same cases as without the stop. A pool that starts
+    small grows with each epoch, so that training does not wait until it is full.
 
     Args:
-        cases: what is simulated; it must hold ``volumes`` cases and ``renewed`` for each epoch.
+        cases: the simulator; it must have ``volumes`` cases and ``renewed`` for each epoch.
         preprocessing: with image and label, in MNI space.
         volumes: size of the pool.
-        renewed: volumes that an epoch adds; where the pool is full, they replace the oldest.
-        first: volumes that training begins with; None is a full pool.
+        renewed: volumes that each epoch adds; in a full pool they replace the oldest.
+        first: volumes that training starts with; None is a full pool.
         augment: random transforms of one sample, or None.
         offsets: the stack's slices relative to its own.
         workers: processes that simulate.
-        progress: show a bar while the first volumes are made.
+        progress: show a bar while the first volumes are simulated.
         plane: of the slices.
 
     Raises:
-        InputError: when the pool is or begins empty, or begins or is renewed with more than it holds.
+        InputError: when ``volumes``, ``renewed`` and ``first`` contradict each other.
         ValueError: when the offsets do not rise in even steps, or the preprocessing is not in MNI space.
     """
 
@@ -92,7 +92,7 @@ class SimulatedSliceDataset(SliceDataset):
         self.made = 0
         self.augment = augment
         self.offsets = StackSlices(offsets).offsets  # checked
-        # Half a gigabyte of heads goes to all processes at once by a file; by pipes, to one after the other.
+        # By a file, half a gigabyte of heads reaches all processes at once; by pipes, one after the other.
         self.folder = TemporaryDirectory(prefix="simulated-")
         handed = Path(self.folder.name) / "handed"
         handed.write_bytes(pickle.dumps((cases, preprocessing.after_registration, (self.offsets, plane))))
@@ -102,28 +102,28 @@ class SimulatedSliceDataset(SliceDataset):
         self._take(tqdm(self._order(0, first), desc="simulating", disable=not progress))
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a trainer."""
+        """Attach to a trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._take(self.coming))
 
     def _order(self, start: int, stop: int) -> list[Future[Volume]]:
-        """Has cases simulated; behind the last case the first come again."""
+        """Start the simulation of cases; after the last case the first follows."""
         return [self.pool.submit(_simulate, number % len(self.cases)) for number in range(start, stop)]
 
     def _begin_epoch(self, engine: Engine) -> None:
         made = self.first + (engine.state.epoch - 1) * self.renewed
-        if made > self.made:  # a resumed training: the pool as it was
-            if made - self.size > self.made:  # with none of the cases that are there
+        if made > self.made:  # a resumed training: restore the pool
+            if made - self.size > self.made:  # it has none of the present cases
                 self.volumes, self.made = self.volumes[:1] * self.size, made - self.size
             self._take(self._order(self.made, made))
-        # They are made while the epoch trains.
+        # They are simulated during the epoch.
         self.coming = self._order(self.made, self.made + self.renewed)
 
     def _take(self, coming: Iterable[Future[Volume]]) -> None:
-        """Case ``n`` takes the place of case ``n - size``, or one behind the last where the pool is not full."""
+        """Put each case in the place of the oldest, or at the end of a pool that is not full."""
         volumes = list(self.volumes)
         for future in coming:
             place = self.made % self.size
             volumes[place : place + 1] = [future.result()]
             self.made += 1
-        self._hold(volumes)
+        self.hold(volumes)

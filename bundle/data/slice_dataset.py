@@ -1,4 +1,4 @@
-"""Volumes as a dataset of slices."""
+"""A dataset of the slices of volumes, and its sampler."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _KEPT = ("image", "label", "has_lesion")
 
 
 class SliceDataset(Dataset):
-    """Every slice of every volume is a sample: its stack of slices and its label.
+    """Dataset in which every slice of every volume is a sample: its stack of slices and its label.
 
-    Volumes are preprocessed once and kept as one zero-padded copy, of which the stacks are views.
+    Volumes are preprocessed once and kept as one zero-padded copy; the stacks are views of it.
 
     Args:
         data: the cases, ``{"image": file, "label": file}``.
         transform: deterministic transforms of one case to ``image`` and ``label`` of ``(1, H, W, D)``.
         augment: random transforms of one sample, ``image`` ``(S, H, W)`` and ``label`` ``(1, H, W)``, or None.
         offsets: the stack's slices relative to its own.
-        cache_dir: keep the preprocessed volumes there, memory-mapped, instead of in memory.
+        cache_dir: folder to keep the preprocessed volumes in, memory-mapped, instead of in memory.
         progress: show a bar while the volumes are read.
         plane: of the slices.
 
@@ -60,13 +60,20 @@ class SliceDataset(Dataset):
         self.plane = plane
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         bar = tqdm(self.data, desc="reading volumes", disable=not progress)
-        self._hold([self._cached(item) for item in bar])
+        self.hold([self._cached(item) for item in bar])
         sizes = {volume["label"].shape[1:]: item["image"] for volume, item in zip(self.volumes, data, strict=True)}
         if len(sizes) > 1:
-            told = " and ".join(f"{height} x {width} in {image}" for (height, width), image in sorted(sizes.items()))
-            raise InputError(f"The {plane} slices must be of one size, got {told}: space mni makes all volumes alike.")
+            found = " and ".join(f"{height} x {width} in {image}" for (height, width), image in sorted(sizes.items()))
+            raise InputError(
+                f"The {plane} slices must be of one size, got {found}: with space mni all volumes have the same size."
+            )
 
-    def _hold(self, volumes: list[dict[str, torch.Tensor]]) -> None:
+    def hold(self, volumes: list[dict[str, torch.Tensor]]) -> None:
+        """Replace the volumes.
+
+        Args:
+            volumes: of :func:`slices_of`.
+        """
         self.volumes = volumes
         self.ends = list(accumulate(len(volume["label"]) for volume in volumes))
         self.has_lesion = torch.cat([volume["has_lesion"] for volume in volumes])
@@ -75,8 +82,8 @@ class SliceDataset(Dataset):
         return self.ends[-1]
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """``image`` ``(S, H, W)``, float32, and ``label`` ``(1, H, W)``, float32, of slice ``index`` of all slices."""
-        index = range(len(self))[index]  # from the end where negative, an IndexError beyond
+        """Return ``image`` ``(S, H, W)`` and ``label`` ``(1, H, W)``, float32, of slice ``index`` of all slices."""
+        index = range(len(self))[index]  # negative from the end; IndexError beyond
         case = bisect_right(self.ends, index)
         volume = self.volumes[case]
         number = index - (self.ends[case - 1] if case else 0)
@@ -94,11 +101,10 @@ class SliceDataset(Dataset):
         if not file.exists():
             with replacing(file) as unfinished:
                 torch.save(self._read(item), unfinished)
-        volume: dict[str, torch.Tensor] = torch.load(file, mmap=True, weights_only=True)
-        return volume
+        return torch.load(file, mmap=True, weights_only=True)
 
     def _key(self, item: dict) -> str:
-        """Changes with the files, the transforms, the offsets, the plane and what is kept of a volume."""
+        """Return a hash of the files, the transforms, the offsets, the plane and the kept tensors' names."""
         files = [(str(Path(item[key]).resolve()), Path(item[key]).stat().st_mtime_ns) for key in ("image", "label")]
         return hashlib.sha256(repr((files, self.transform, self.offsets, self.plane, _KEPT)).encode()).hexdigest()[:24]
 
@@ -113,11 +119,11 @@ class SliceDataset(Dataset):
 def slices_of(
     image: torch.Tensor, label: torch.Tensor, offsets: Sequence[int], plane: Plane = "axial"
 ) -> dict[str, torch.Tensor]:
-    """A volume as :class:`SliceDataset` holds it.
+    """Return a volume as :class:`SliceDataset` keeps it.
 
     Args:
         image: ``(1, H, W, D)``.
-        label: ``(1, H, W, D)``, over 0 in the lesion.
+        label: ``(1, H, W, D)``, above 0 in lesions.
         offsets: the stack's slices relative to its own.
         plane: of the slices.
 
@@ -125,7 +131,7 @@ def slices_of(
         ``image``, padded for the stacks, ``label`` ``(D, H, W)``, uint8, and ``has_lesion`` ``(D)``, boolean.
     """
     image, label = (to_plane(torch.as_tensor(volume)[0], plane) for volume in (image, label))
-    # The plain tensors: MONAI's metadata would be copied with every sample.
+    # Plain tensors: MONAI's metadata would be copied with every sample.
     lesion = (label > 0).permute(2, 0, 1).contiguous().as_subclass(torch.Tensor)
     return {
         "image": pad_slices(image.float(), offsets).as_subclass(torch.Tensor),
@@ -139,18 +145,19 @@ class SliceSampler(DistributedSampler):
 
     Args:
         dataset: the slices.
-        lesion_fraction: share of slices with lesion; None takes every slice once, as in the thesis. With a share,
-            slices without lesion are drawn anew each epoch, and so are those with lesion when there are too few.
-        samples_per_epoch: samples of all processes in an epoch; None is all slices, or with a share twice the slices
+        lesion_fraction: fraction of slices with lesion; None takes every slice once, as in the thesis. With a fraction,
+            other slices without lesion are drawn each epoch, and slices with lesion are repeated if there are too few.
+        samples_per_epoch: samples of all processes in an epoch; None is all slices, or with a fraction twice the slices
             with lesion.
-        case_balance: 0 draws all slices with lesion alike, so that a lesion of forty slices is seen ten times as often
-            as one of four; 1 draws all cases alike; in between, a slice's weight is its case's lesion slices to the
-            power of ``-case_balance``. Over 0 slices are drawn with replacement, and a share is needed.
+        case_balance: 0 draws all slices with lesion equally often, so that a lesion of forty slices is seen ten times
+            as often as one of four; 1 draws all cases equally often; in between, a slice's weight is the number of its
+            case's lesion slices to the power of ``-case_balance``. Above 0, slices are drawn with replacement, and
+            ``lesion_fraction`` is needed.
         shuffle: random order.
         seed: of the order.
 
     Raises:
-        InputError: when the share is not 0..1, or asks for slices that the data do not hold.
+        InputError: when a fraction is not 0..1, or the data have no slices of a kind that is to be drawn.
     """
 
     dataset: SliceDataset
@@ -183,12 +190,12 @@ class SliceSampler(DistributedSampler):
 
     @property
     def lesion(self) -> torch.Tensor:
-        """The slices with lesion; a dataset may renew its volumes between epochs."""
+        """Indices of the slices with lesion, which change when the dataset renews its volumes."""
         return torch.nonzero(self.dataset.has_lesion).flatten()
 
     @property
     def empty(self) -> torch.Tensor:
-        """The slices without."""
+        """Indices of the slices without lesion."""
         return torch.nonzero(~self.dataset.has_lesion).flatten()
 
     def __iter__(self) -> Iterator[int]:
@@ -199,7 +206,7 @@ class SliceSampler(DistributedSampler):
         return iter(order[self.rank :: self.num_replicas].tolist())
 
     def _draw(self, generator: torch.Generator) -> torch.Tensor:
-        """``total_size`` indices: every pool is gone through as a whole before any of it comes again."""
+        """Return ``total_size`` indices, in which none comes again before all others of its kind have come."""
 
         def take(pool: torch.Tensor, count: int) -> torch.Tensor:
             times = -(-count // max(len(pool), 1))

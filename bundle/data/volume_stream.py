@@ -1,4 +1,4 @@
-"""Volumes for inference, one after the other, of which a bad one does not stop the rest."""
+"""A stream of volumes for inference that skips those that cannot be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class VolumeStream(IterableDataset):
-    """Preprocessed volumes; those that cannot be read are logged, skipped and remembered.
+    """Iterable dataset of preprocessed volumes; those that cannot be read are logged, skipped and remembered.
 
     Args:
         data: the cases, ``{"image": file}``.
@@ -47,10 +47,10 @@ class VolumeStream(IterableDataset):
             yield volume
 
     def raise_failures(self) -> None:
-        """Ends a batch: exit codes tell the truth.
+        """Raise an error if volumes could not be read, so that the exit code shows it.
 
         Raises:
-            InputError: when volumes could not be read in the last pass; the message lists them.
+            InputError: when volumes could not be read in the last pass, with a sentence for each.
         """
         if self.failures:
             head = f"{len(self.failures)} of {len(self.data)} volumes could not be segmented."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ _log = logging.getLogger(__name__)
 class CaseTable:
     """Handler that writes ``cases.csv``, a row per case, ``lesions.csv``, a row per true lesion, and ``summary.json``.
 
-    The summary says which weights all three are of, by path and SHA-256, and is logged; what is not defined is null.
+    A case is named by its label's file, or by its image's where several images have the same label. The summary holds
+    the weights that all three are of, by path and SHA-256, and is logged; what is not defined is null.
 
     The metrics and the empty-mask rule are those of :func:`bundle.metrics.case_metrics`, the lesions those of
     :func:`bundle.metrics.true_lesions`. With several processes the first one writes the cases of all.
@@ -39,50 +41,50 @@ class CaseTable:
     def __init__(self, output_dir: str, weights: str, ensemble_weights: Sequence[str] = ()) -> None:
         self.output_dir = Path(output_dir)
         self.weights = [weights, *ensemble_weights]
-        self.metrics: dict[str, dict[str, float]] = {}
-        self.lesions: dict[str, list[Lesion]] = {}
+        self.cases: dict[tuple[str, str], tuple[dict[str, float], list[Lesion]]] = {}
+        """Metrics and lesions by the files of label and image: a repeated case is the same."""
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to an evaluator whose output is decollated: ``pred`` and ``label`` are ``(1, H, W, D)``."""
+        """Attach to an evaluator whose output is decollated: ``pred``, ``label`` and ``image`` are ``(1, H, W, D)``."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self, engine: Engine) -> None:
-        """Begins an evaluation."""
-        self.metrics.clear()
-        self.lesions.clear()
+        """Begin an evaluation."""
+        self.cases.clear()
         for weights in self.weights if idist.get_rank() == 0 else ():
             _log.info("Evaluating %s", describe_weights(weights))
 
     def add(self, engine: Engine) -> None:
-        """Adds the cases of one iteration."""
+        """Add the cases of one iteration."""
         for item in engine.state.output:
-            pred, label, spacing_mm = item["pred"][0].cpu(), item["label"][0].cpu(), item["label"].pixdim.tolist()
-            case = str(item["label"].meta["filename_or_obj"])
-            self.metrics[case] = case_metrics(pred, label, spacing_mm)
-            self.lesions[case] = true_lesions(pred, label, spacing_mm)
+            masks = item["pred"][0].cpu(), item["label"][0].cpu(), item["label"].pixdim.tolist()
+            files = str(item["label"].meta["filename_or_obj"]), str(item["image"].meta["filename_or_obj"])
+            self.cases[files] = case_metrics(*masks), true_lesions(*masks)
 
     def finish(self, engine: Engine) -> None:
-        """Writes the three files."""
-        metrics, lesions = self.metrics, self.lesions
+        """Write the three files."""
+        gathered = [self.cases]
         if dist.is_available() and dist.is_initialized():
-            gathered: list[tuple[dict, dict]] = [({}, {})] * dist.get_world_size()
-            dist.all_gather_object(gathered, (metrics, lesions))
+            gathered *= dist.get_world_size()
+            dist.all_gather_object(gathered, self.cases)
             if dist.get_rank() > 0:
                 return
-            # The sampler of several processes repeats cases to even them out; a repeated one has the same key.
-            metrics, lesions = (
-                {k: v for part in parts for k, v in part.items()} for parts in zip(*gathered, strict=True)
-            )
-        cases = sorted(metrics)
-        rows = [{"case": case, **metrics[case]} for case in cases]
+        # The sampler of several processes repeats cases, so that each has as many.
+        cases = sorted({files: case for part in gathered for files, case in part.items()}.items())
+        images = Counter(label for (label, _), _ in cases)
+        named = [(label if images[label] == 1 else image, *case) for (label, image), case in cases]
+
+        rows = [{"case": name, **metrics} for name, metrics, _ in named]
         write_atomically(_csv(rows, list(rows[0])), self.output_dir / "cases.csv")
         sizes = [
-            {"case": case, **lesion._asdict(), "found": int(lesion.found)} for case in cases for lesion in lesions[case]
+            {"case": name, **lesion._asdict(), "found": int(lesion.found)}
+            for name, _, lesions in named
+            for lesion in lesions
         ]
         write_atomically(_csv(sizes, ["case", *Lesion._fields]), self.output_dir / "lesions.csv")
-        summary = summarize([metrics[case] for case in cases])
+        summary = summarize([metrics for _, metrics, _ in named])
         defined = {name: None if value != value else value for name, value in summary.items()}
         write_json({**self._weights(), **defined}, self.output_dir / "summary.json")
         _log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
@@ -93,7 +95,7 @@ class CaseTable:
 
 
 def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:
-    """A distance that is not defined is an empty cell."""
+    """Return a table in which a value that is not defined is an empty cell."""
     table = io.StringIO()
     writer = csv.DictWriter(table, names, lineterminator="\n")
     writer.writeheader()

@@ -1,6 +1,6 @@
-"""Checkpoints that a killed run cannot spoil: each is written aside and renamed.
+"""Checkpoints that are written to another name and renamed, so that a killed run leaves no damaged file.
 
-MONAI's ``CheckpointSaver`` writes in place, so a kill while it writes leaves half a file.
+MONAI's ``CheckpointSaver`` writes in place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 def save_atomically(content: Any, path: str | Path) -> None:
-    """``torch.save`` to a file that is whole or not there.
+    """Save with ``torch.save``, so that the file is complete or does not exist.
 
     Args:
         content: what to save.
@@ -44,12 +44,12 @@ def save_atomically(content: Any, path: str | Path) -> None:
 
 
 def half_precision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict with floating point values as float16, half the size of a file; others stay."""
+    """Return a state dict with its floating point values as float16, which halves the file's size."""
     return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
 
 
 class SaveLast:
-    """Saves the state of everything that a resumed training needs, after each epoch of the trainer.
+    """Handler that saves everything that a resumed training needs, after each epoch of the trainer.
 
     Args:
         path: the checkpoint, replaced each time.
@@ -61,24 +61,24 @@ class SaveLast:
         self.save_dict = dict(save_dict)
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a trainer, after the handlers whose effect is to be saved."""
+        """Attach to a trainer, after the handlers whose effect is to be saved."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Saves."""
+        """Save."""
         if idist.get_rank() == 0:
             save_atomically({name: part.state_dict() for name, part in self.save_dict.items()}, self.path)
 
 
 class SaveWeights:
-    """Handler that saves a network's weights after each epoch, so that those of the last one are kept.
+    """Handler that saves a network's weights after each epoch in the place of the earlier ones.
 
-    The log says which epoch the file is of.
+    The epoch is logged and written beside the weights.
 
     Args:
         path: the weights, a plain state dict.
-        network: whose weights.
-        settings: written beside the weights with the epoch, see :func:`bundle.weights.read_settings`.
+        network: the network.
+        settings: written beside the weights, see :func:`bundle.weights.read_settings`.
         half: write floating point values as float16.
     """
 
@@ -89,7 +89,7 @@ class SaveWeights:
         self.half = half
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer, or to the evaluator whose metric decides."""
+        """Attach to a trainer, or to an evaluator."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -97,31 +97,31 @@ class SaveWeights:
         self.save(engine.state.epoch)
 
     def save(self, epoch: int, validation_dice: float | None = None) -> None:
-        """Save the weights as those of an epoch.
+        """Save the weights of an epoch.
 
         Args:
             epoch: the trainer's epoch.
-            validation_dice: the mean Dice of its validation; None when there was none.
+            validation_dice: the mean Dice of its validation; None if there was none.
         """
         if idist.get_rank() > 0:
             return
         write_settings(self.path, replace(self.settings, epoch=epoch, validation_dice=validation_dice))
         state = self.network.state_dict()
         save_atomically(half_precision(state) if self.half else state, self.path)
-        told = "without validation" if validation_dice is None else f"validation Dice {validation_dice:.3f}"
-        _log.info("%s: epoch %d, %s", self.path, epoch, told)
+        result = "without validation" if validation_dice is None else f"validation Dice {validation_dice:.3f}"
+        _log.info("%s: epoch %d, %s", self.path, epoch, result)
 
 
 class SaveBest(SaveWeights):
     """Handler that saves a network's weights whenever an evaluator's key metric, the mean Dice, is the best so far.
 
-    Its own ``state_dict`` is the best value, so that a resumed training does not overwrite better weights.
+    Its ``state_dict`` is the best value, so that a resumed training does not overwrite better weights.
     """
 
     best = float("-inf")
 
     def __call__(self, engine: Engine) -> None:
-        """Save when the epoch just ended is the best; MONAI gives its evaluators the trainer's epoch."""
+        """Save if the epoch is the best; an evaluator's epoch is that of its trainer."""
         value = float(engine.state.metrics[engine.state.key_metric_name])
         if value > self.best:
             self.best = value
@@ -132,24 +132,24 @@ class SaveBest(SaveWeights):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Take the best value over."""
+        """Set the best value."""
         self.best = state_dict["best"]
 
 
 class LoadCheckpoint(CheckpointLoader):
-    """MONAI's ``CheckpointLoader`` that raises :class:`InputError`, and resumes with the epoch length of today's data.
+    """MONAI's ``CheckpointLoader`` that raises :class:`InputError` and keeps the epoch length of the present data.
 
     Args:
-        load_path: a checkpoint of :class:`SaveLast`, or weights alone when ``load_dict`` has one entry.
-        load_dict: what takes the state over, by name.
-        device: where the tensors go.
-        strict: False takes weights of another network, as far as their names and shapes are those of ``"model"``; the
-            log names its parts that stay new.
-        settings: how images are prepared here; the log warns when those of the weights were prepared in another way.
+        load_path: a checkpoint of :class:`SaveLast`, or weights alone if ``load_dict`` has one entry.
+        load_dict: objects that the states are loaded into, by name.
+        device: device of the tensors.
+        strict: False loads the weights of another network into ``"model"`` where names and shapes are equal, and logs
+            the parts for which there are none.
+        settings: how images are prepared here; a warning is logged if it is not how those of the weights were.
 
     Raises:
-        InputError: when the file does not exist, is not a checkpoint, or is one of another network, of which nothing
-            can be taken where ``strict`` is False.
+        InputError: when the file does not exist, is not a checkpoint, or is of another network; if ``strict`` is False,
+            when no part of it fits.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class LoadCheckpoint(CheckpointLoader):
         self.settings = settings
 
     def __call__(self, engine: Engine) -> None:
-        """Load."""
+        """Load the file."""
         if self.settings is not None:
             warn_of_other_settings(self.load_path, self.settings)
         try:
@@ -181,7 +181,7 @@ class LoadCheckpoint(CheckpointLoader):
             raise unfit_weights(self.load_path, error) from error
 
     def _load_all(self, engine: Engine) -> None:
-        """Keep the epoch length of the data loader: a checkpoint has that of the data it was made with."""
+        """Load everything, and keep the data loader's epoch length, not that of the checkpoint."""
         epoch_length = engine.state.epoch_length
         super().__call__(engine)
         if epoch_length is not None and epoch_length != engine.state.epoch_length:
@@ -189,9 +189,9 @@ class LoadCheckpoint(CheckpointLoader):
             engine.state.iteration = engine.state.epoch * epoch_length
 
     def _load_what_fits(self, engine: Engine) -> None:
-        """MONAI's own ``strict_shape=False`` looks for the weights' names one level too high and takes nothing."""
+        """Load the parts that fit; MONAI's ``strict_shape=False`` looks one level too high and loads nothing."""
         state = torch.load(self.load_path, map_location=self.map_location, weights_only=True)
         _, taken, left = copy_model_state(self.load_dict["model"], state.get("model", state))
         if not taken:
-            raise InputError(f"{self.load_path} holds nothing that fits this network.")
-        engine.logger.info("%s: %d parts taken; new are %s", self.load_path, len(taken), ", ".join(left) or "none")
+            raise InputError(f"{self.load_path} has no weights that fit this network.")
+        engine.logger.info("%s: %d parts loaded; not loaded: %s", self.load_path, len(taken), ", ".join(left) or "none")

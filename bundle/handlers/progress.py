@@ -1,4 +1,4 @@
-"""What a training tells while it runs."""
+"""Loss components and a progress bar of a training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["IterationBar", "LossParts"]
 
 
 class LossParts:
-    """Means of the loss and of each of its parts over an epoch, as metrics of the trainer: ``loss``, ``loss_final``...
+    """Handler that adds an epoch's means of the loss and its parts to the trainer's metrics, as ``loss_final``.
 
-    The parts come from the loss function's ``latest_parts``, those of its last call: computing them again for the log
-    would cost a loss in every step. A loss function without them gives the loss alone.
+    The parts are the loss function's ``latest_parts``, so that they are not computed a second time. For a loss function
+    without them there is the loss alone.
     """
 
     def __init__(self) -> None:
@@ -25,40 +25,40 @@ class LossParts:
         self.count = 0
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a ``SupervisedTrainer``, before the handlers that print metrics."""
+        """Attach to a ``SupervisedTrainer``, before the handlers that print metrics."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.start)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish)
 
     def start(self, engine: Engine) -> None:
-        """Begins an epoch."""
+        """Begin an epoch."""
         self.sums.clear()
         self.count = 0
 
     def add(self, engine: Engine) -> None:
-        """Adds one iteration, as tensors: a number would have to wait for the device."""
+        """Add an iteration, as tensors, so that it does not wait for the device."""
         self.sums["loss"] += engine.state.output["loss"].detach()
         self.count += 1
         for name, value in getattr(engine.loss_function, "latest_parts", {}).items():
             self.sums[f"loss_{name}"] += value
 
     def finish(self, engine: Engine) -> None:
-        """Hands the means to the engine, over all processes."""
+        """Set the engine's metrics to the means over all processes."""
         for name in sorted(self.sums):
             mean = idist.all_reduce(float(self.sums[name]) / self.count) / idist.get_world_size()
             engine.state.metrics[name] = mean
 
 
 class IterationBar:
-    """A progress bar over the iterations of an epoch, with the loss.
+    """Progress bar over the iterations of an epoch, with the loss.
 
     Args:
-        name: what runs.
+        name: label of the bar.
     """
 
     def __init__(self, name: str) -> None:
         self.bar = ProgressBar(persist=True, desc=name)
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a trainer."""
+        """Attach to a trainer."""
         self.bar.attach(engine, output_transform=lambda output: {"loss": output["loss"].item()})

@@ -1,4 +1,4 @@
-"""How well lesions of each size are found while a training goes on."""
+"""The table of a training's validations, by lesion size."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["VALIDATION_SIZES", "ValidationTable", "validation_metrics"]
 
 _EDGES_ML = (0.5, 2.0, 10.0, 50.0)
 VALIDATION_SIZES = ("<0.5", "0.5-2", "2-10", "10-50", ">=50")
-"""Lesion volumes of cases in mL; each holds its lower limit and not its upper one."""
+"""Lesion volumes of cases in mL; the lower limit belongs to a bin, the upper one does not."""
 
 
 class ValidationTable:
-    """Adds a row to ``validation.csv`` after each validation, and hands its values to the evaluator as metrics.
+    """Handler that adds a row to ``validation.csv`` after each validation and its values to the evaluator's metrics.
 
     The columns are ``iteration``, of the training; ``dsc``, the mean over the cases with lesion; ``dsc_<size>``, the
     mean over those whose lesion volume is in one of :data:`VALIDATION_SIZES`; ``false_ml`` and ``false_ml_max``, median
-    and maximum of the volume found in cases without lesion. A mean of no case is NaN, in the table an empty cell. A
-    resumed training adds rows for iterations that are there already: the last one counts.
+    and maximum of the predicted volume in cases without lesion. A mean of no case is NaN, in the table an empty cell.
+    A resumed training may add a second row for an iteration; the last one counts.
 
     Args:
         output_dir: the folder to write to.
-        iterations_per_epoch: of the training.
+        iterations_per_epoch: iterations in an epoch of the training.
         spacing_mm: voxel size of the masks, equal along all axes.
     """
 
@@ -38,7 +38,7 @@ class ValidationTable:
         self.cases: list[tuple[float, float, float]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to an evaluator, before handlers that print metrics or decide by one.
+        """Attach to an evaluator, before handlers that use its metrics.
 
         Its output is decollated: ``pred`` and ``label`` are ``(1, H, W, D)``.
         """
@@ -47,14 +47,14 @@ class ValidationTable:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish)
 
     def add(self, engine: Engine) -> None:
-        """Adds the cases of one iteration: true volume and found volume in mL, and their overlap's."""
+        """Add the cases of one iteration: true volume, predicted volume and volume of the overlap in mL."""
         for item in engine.state.output:
             pred, label = item["pred"] > 0, item["label"] > 0
             true_ml, found_ml, overlap_ml = (float(mask.sum()) * self.voxel_ml for mask in (label, pred, pred & label))
             self.cases.append((true_ml, found_ml, overlap_ml))
 
     def finish(self, engine: Engine) -> None:
-        """Computes the row over the cases of all processes; the first one writes it."""
+        """Compute the row over the cases of all processes; the first process writes it."""
         cases = torch.tensor(self.cases, dtype=torch.float64).reshape(-1, 3)
         row = validation_metrics(idist.all_gather(cases).numpy())
         engine.state.metrics.update(row)
@@ -63,19 +63,19 @@ class ValidationTable:
 
     def _write(self, row: dict[str, float]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        begins = not self.path.exists()
+        is_new = not self.path.exists()
         with self.path.open("a", newline="") as table:
             writer = csv.DictWriter(table, list(row), lineterminator="\n")
-            if begins:
+            if is_new:
                 writer.writeheader()
             writer.writerow({name: "" if value != value else value for name, value in row.items()})
 
 
 def validation_metrics(cases: np.ndarray) -> dict[str, float]:
-    """The values of one row of :class:`ValidationTable`.
+    """Return the values of one row of :class:`ValidationTable`.
 
     Args:
-        cases: ``(N, 3)``: true volume, found volume and volume of the overlap of each, in mL.
+        cases: ``(N, 3)``: true volume, predicted volume and volume of the overlap of each case, in mL.
     """
     true_ml, found_ml, overlap_ml = cases.T
     lesion = true_ml > 0

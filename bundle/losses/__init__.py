@@ -1,4 +1,4 @@
-"""Losses: the thesis's own, and the totals of the two networks. The field's others come from MONAI and torch."""
+"""Losses of the thesis, and the totals of the two networks. Other losses come from MONAI and torch."""
 
 from bundle.losses.enhanced_mixing import EnhancedMixingLoss
 from bundle.losses.patch_prior import PatchPriorLoss

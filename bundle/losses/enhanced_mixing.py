@@ -14,12 +14,12 @@ __all__ = ["EnhancedMixingLoss"]
 class EnhancedMixingLoss(FocalDiceLoss):
     """Enhanced mixing loss, EML (eq. 3.13; Zhou et al., IEEE/ACM TCBB 2021): ``focal - log D``.
 
-    The focal term weighs lesion pixels by ``alpha``. The thesis prints the Dice loss in the log, which would reward
+    The focal term weights lesion pixels by ``alpha``. The thesis prints the Dice loss in the log, which would reward
     errors; D-UNet, where the loss comes from, has the coefficient.
 
     Args:
-        settings: arguments of :class:`FocalDiceLoss`; ``smooth_nr`` must be above 0, or a missed lesion would cost
-            infinitely.
+        settings: arguments of :class:`FocalDiceLoss`; ``smooth_nr`` must be above 0, or the loss of a missed
+            lesion would be infinite.
 
     Raises:
         ValueError: when an argument is out of its range.

@@ -1,23 +1,21 @@
-"""A focal term and the Dice coefficient of a region: what the thesis's two lesion losses have in common."""
+"""The base of the thesis's two lesion losses: a focal term and the Dice coefficient."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 
 import torch
-from monai.utils import LossReduction
-from torch.nn.modules.loss import _Loss
 
-from bundle.losses.regions import dice_coefficient, focal_term, prepare, reduce
+from bundle.losses.regions import RegionLoss, dice_coefficient, focal_term
 
 __all__ = ["FocalDiceLoss"]
 
 
-class FocalDiceLoss(_Loss):
+class FocalDiceLoss(RegionLoss):
     """A focal term and a Dice term: ``mean(-w (1 - p_t)^gamma log p_t) + region(D)``.
 
     ``w = A alpha + (1 - A)(1 - alpha)`` and ``D = (2 sum(gp) + smooth_nr) / (sum p^2 + sum g^2 + smooth_dr)``. A
-    subclass defines the focus ``A`` and what the Dice coefficient ``D`` costs.
+    subclass defines the focus ``A`` and the cost of the Dice coefficient ``D``.
 
     Args:
         include_background: keep channel 0 when there are several.
@@ -27,7 +25,7 @@ class FocalDiceLoss(_Loss):
         gamma: exponent of the focal term, 0 or more.
         smooth_nr: added to the numerator of the Dice coefficient.
         smooth_dr: added to its denominator, above 0.
-        batch: sum the Dice coefficient over the batch, not per sample: most slices hold no lesion, and per sample each
+        batch: sum the Dice coefficient over the batch, not per sample: most slices have no lesion, and per sample each
             of them would cost as much as a missed lesion.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the ``(B, C)`` losses.
 
@@ -47,15 +45,12 @@ class FocalDiceLoss(_Loss):
         batch: bool = True,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=LossReduction(reduction).value)
+        super().__init__(include_background, to_onehot_y, sigmoid, reduction)
         if not 0 <= alpha <= 1 or gamma < 0 or smooth_dr <= 0:
             raise ValueError(
                 "alpha must be 0..1, gamma 0 or more and smooth_dr above 0; "
                 f"got alpha {alpha}, gamma {gamma}, smooth_dr {smooth_dr}."
             )
-        self.include_background = include_background
-        self.to_onehot_y = to_onehot_y
-        self.sigmoid = sigmoid
         self.alpha = alpha
         self.gamma = gamma
         self.smooth_nr = smooth_nr
@@ -64,11 +59,11 @@ class FocalDiceLoss(_Loss):
 
     @abstractmethod
     def focus(self, target: torch.Tensor) -> torch.Tensor:
-        """Return where the focal term weighs ``alpha``, 1, and where ``1 - alpha``, 0, in the target's shape."""
+        """Return 1 where the focal term is weighted by ``alpha``, 0 where by ``1 - alpha``, in the target's shape."""
 
     @abstractmethod
     def region(self, dice: torch.Tensor) -> torch.Tensor:
-        """Return what a Dice coefficient costs, elementwise."""
+        """Return the cost of Dice coefficients, elementwise."""
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """
@@ -82,9 +77,10 @@ class FocalDiceLoss(_Loss):
         Raises:
             ValueError: when the shapes differ.
         """
-        logits, target = prepare(input, target, self.sigmoid, self.to_onehot_y, self.include_background)
+        logits, target = self.prepare(input, target)
         focus = self.focus(target)
         weight = focus * self.alpha + (1 - focus) * (1 - self.alpha)
         focal = focal_term(logits, target, weight, self.gamma)
         dice = dice_coefficient(logits, target, self.smooth_nr, self.smooth_dr, self.batch)
-        return reduce(focal + self.region(dice), self.reduction)
+        loss = focal + self.region(dice)
+        return loss if self.reduction == "none" else getattr(torch, self.reduction)(loss)

@@ -12,9 +12,9 @@ __all__ = ["PatchPriorLoss"]
 
 
 class PatchPriorLoss(_Loss):
-    """Cross entropy of patch scores against the prior map, summed over the encoder levels (eq. 3.15) and their grids.
+    """Cross entropy of patch scores and the prior map, summed over the encoder levels (eq. 3.15) and their grids.
 
-    The prior map is 1 where a patch of the ground truth holds any lesion: its max-pool to the scores' grid.
+    The prior map is 1 where a patch of the ground truth has any lesion: its max-pool to the scores' grid.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class PatchPriorLoss(_Loss):
         """
         Args:
             input: scores of each level and grid, ``(B, 1, grid, grid)``, 0..1.
-            target: lesion mask of 0 and 1, ``(B, C, H, W)``; a patch counts when any channel holds lesion.
+            target: lesion mask of 0 and 1, ``(B, C, H, W)``; a patch counts when any channel has lesion in it.
 
         Returns:
             a scalar, the sum of the maps' means.

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import torch
-from monai.utils import LossReduction
 from torch.nn import functional as F
-from torch.nn.modules.loss import _Loss
 
-from bundle.losses.regions import prepare
+from bundle.losses.regions import RegionLoss
 
 __all__ = ["SobelLoss", "sobel_magnitude"]
 
-# Under the square root, so that its gradient is finite where the image is flat.
+# Under the square root, so that the gradient is finite where the image is constant.
 _EPSILON = 1e-6
 
 
 def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
-    """``sqrt(gx^2 + gy^2 + 1e-6)`` of the 3x3 Sobel kernels; the border is repeated, so it makes no edge.
+    """Return ``sqrt(gx^2 + gy^2 + 1e-6)`` of the 3x3 Sobel kernels, with replicated borders, which have no edge.
 
-    MONAI's ``SobelGradients`` takes one channel-first image and reflects; a batch needs one convolution here.
+    MONAI's ``SobelGradients`` takes one channel-first image and reflects it; this is one convolution for a batch.
 
     Args:
         image: ``(B, C, H, W)``.
@@ -34,27 +32,11 @@ def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
     return torch.sqrt(gradients.square().sum(dim=1) + _EPSILON).view(batch, channels, height, width)
 
 
-class SobelLoss(_Loss):
+class SobelLoss(RegionLoss):
     """Mean absolute difference of the Sobel gradient magnitudes of prediction and target (eq. 3.14).
 
-    Args:
-        include_background: keep channel 0 when there are several.
-        to_onehot_y: the target holds class indices ``(B, 1, H, W)``.
-        sigmoid: the input holds logits; False if it holds probabilities.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the pixels.
+    Its arguments are those of :class:`RegionLoss`.
     """
-
-    def __init__(
-        self,
-        include_background: bool = True,
-        to_onehot_y: bool = False,
-        sigmoid: bool = True,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__(reduction=LossReduction(reduction).value)
-        self.include_background = include_background
-        self.to_onehot_y = to_onehot_y
-        self.sigmoid = sigmoid
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """
@@ -70,7 +52,7 @@ class SobelLoss(_Loss):
         """
         if input.dim() != 4:
             raise ValueError(f"The Sobel loss is 2D: the prediction must be (B, C, H, W), got {list(input.shape)}.")
-        logits, target = prepare(input, target, self.sigmoid, self.to_onehot_y, self.include_background)
+        logits, target = self.prepare(input, target)
         with torch.autocast(logits.device.type, enabled=False):
             predicted, true = sobel_magnitude(torch.sigmoid(logits)), sobel_magnitude(target)
         return F.l1_loss(predicted, true, reduction=self.reduction)

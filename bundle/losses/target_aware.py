@@ -15,9 +15,9 @@ _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 def focus_map(target: torch.Tensor, beta: int) -> torch.Tensor:
-    """Return 1 in every window of ``beta`` pixels a side that holds any lesion, else 0 (eq. 4.4).
+    """Return 1 in every window with sides of ``beta`` pixels that has any lesion, else 0 (eq. 4.4).
 
-    Windows start at index 0; those at the far border are cut, not dropped.
+    Windows start at index 0; those at the far border are cropped, not dropped.
 
     Args:
         target: 0 and 1, ``(B, C, ...)`` with one to three spatial axes.
@@ -34,14 +34,14 @@ def focus_map(target: torch.Tensor, beta: int) -> torch.Tensor:
 
 
 class TargetAwareLoss(FocalDiceLoss):
-    """Target-aware loss, TAL (thesis 4.3, eq. 4.4-4.7): a focal loss that weighs the lesion's surroundings, and Dice.
+    """Target-aware loss, TAL (thesis 4.3, eq. 4.4-4.7): focal loss with more weight around lesions, and Dice loss.
 
     ``TAL = mean(-(A alpha + (1 - A)(1 - alpha)) (1 - p_t)^gamma log p_t) + 1 - D`` with the focus map A of
-    :func:`focus_map` and D as in :class:`FocalDiceLoss`. Equation 4.6 prints ``alpha`` twice and 4.7 a coefficient in
-    place of the loss; this class follows the thesis's text.
+    :func:`focus_map` and D as in :class:`FocalDiceLoss`. Equation 4.6 prints ``alpha`` twice and 4.7 the coefficient
+    instead of the loss; this class follows the thesis's text.
 
     On a batch without lesion the loss is ``(1 - alpha) mean(p^gamma * -log(1 - p)) + 1 - smooth_nr / (sum p^2 +
-    smooth_dr)``: false positives cost, and have a gradient.
+    smooth_dr)``: false positives are penalised and have a gradient.
 
     Args:
         beta: side of the focus windows in pixels.

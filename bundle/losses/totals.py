@@ -1,4 +1,4 @@
-"""The totals that the two networks train with; each takes the network's named output."""
+"""The total losses of the two networks; each takes a ``NetworkOutput``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["AGMRLoss", "SupervisedTotalLoss", "TSRLLoss"]
 class SupervisedTotalLoss(_Loss):
     """``sum of final losses + side_weight * sum of side losses + patch_weight * sum of patch prior losses``.
 
-    A part that the network's output does not hold (a network without sides, or a plain tensor of logits) is left out.
+    A part for which the network has no output, such as side outputs, is left out.
 
     Args:
         final: losses of the final logits, by the name under which they are logged.
-        side: loss of each side output; its logits are upsampled to the label's size.
+        side: loss of each side output, whose logits are upsampled to the label's size.
         side_weight: weight of the side losses; 0 trains without side supervision.
         patch_weight: weight of the patch prior losses; 0 trains without them.
     """
@@ -39,10 +39,10 @@ class SupervisedTotalLoss(_Loss):
         self.patch_weight = patch_weight
         self.patch_prior = PatchPriorLoss()
         self.latest_parts: dict[str, torch.Tensor] = {}
-        """The parts of the last call, without gradient, for the log."""
+        """Parts of the last call, without gradient, for the log."""
 
     def parts(self, input: torch.Tensor | tuple, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The weighted parts by name, scalars whose sum is the loss.
+        """Return the weighted parts by name, scalars whose sum is the loss.
 
         Args:
             input: a ``NetworkOutput``, or the logits ``(B, C, H, W)`` alone.
@@ -59,7 +59,7 @@ class SupervisedTotalLoss(_Loss):
         return parts
 
     def forward(self, input: torch.Tensor | tuple, target: torch.Tensor) -> torch.Tensor:
-        """The sum of :meth:`parts`, a scalar."""
+        """Return the sum of :meth:`parts`, a scalar."""
         parts = self.parts(input, target)
         self.latest_parts = {name: value.detach() for name, value in parts.items()}
         return torch.stack(list(parts.values())).sum()
@@ -83,7 +83,7 @@ class TSRLLoss(SupervisedTotalLoss):
     """TSRL-Net's total (eq. 4.8): ``TAL(final) + sum of 4 TAL(side) + 0.15 sum of 5 patch prior losses``.
 
     Args:
-        loss: loss of the final and of each side output, from logits; TAL if None. Table 4.6 puts others here.
+        loss: loss of the final and of each side output, from logits; TAL if None. Table 4.6 compares others.
         side_weight: weight of the side losses; 0 trains without side supervision.
         patch_weight: weight of the patch prior losses.
     """

@@ -1,4 +1,4 @@
-"""Spatial attention: each gives maps in 0..1 and puts them on the features as ``map * features + features``."""
+"""Spatial attention: maps in 0..1 that are applied to the features as ``map * features + features``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class CoarsePatchAttention(nn.Module):
     """Coarse-grained patch attention, CPA (thesis 3.2, eq. 3.1-3.4).
 
     The channel mean is pooled to a grid of patches, two linear layers relate all patches to each other, and a sigmoid
-    gives one score per patch, which the patch prior supervises. The patches adapt to the size of the input; the grid
-    stays. At sizes that the grid does not divide, neighbouring patches share a row of pixels.
+    gives one score per patch, which the patch prior supervises. The grid is the same for every size of the input; at
+    sizes that it does not divide, neighbouring patches share a row of pixels.
 
     Args:
         grid: patches along each side.
@@ -37,7 +37,7 @@ class CoarsePatchAttention(nn.Module):
             x: features ``(B, C, H, W)``.
 
         Returns:
-            the features under attention ``(B, C, H, W)`` and the patch scores, one ``(B, 1, grid, grid)``, float32,
+            the features with attention ``(B, C, H, W)`` and a list of the patch scores ``(B, 1, grid, grid)``, float32,
             0..1.
         """
         descriptor = self.pool(x.mean(dim=1, keepdim=True)).flatten(1)
@@ -48,10 +48,10 @@ class CoarsePatchAttention(nn.Module):
 
 
 class MixedPatchAttention(nn.Module):
-    """CPA of mixed granularity, several grids at one level: the mean of their maps (the thesis's outlook).
+    """CPA with several grids at one level: the mean of their maps (mixed granularity, the thesis's outlook).
 
     Args:
-        grids: patches along each side, of each.
+        grids: for each grid its patches along each side.
     """
 
     def __init__(self, grids: Sequence[int]) -> None:
@@ -64,7 +64,7 @@ class MixedPatchAttention(nn.Module):
             x: features ``(B, C, H, W)``.
 
         Returns:
-            the features under attention ``(B, C, H, W)`` and the patch scores of each grid, ``(B, 1, grid, grid)``.
+            the features with attention ``(B, C, H, W)`` and the patch scores of each grid, ``(B, 1, grid, grid)``.
         """
         attended = torch.zeros_like(x)
         scores: list[torch.Tensor] = []
@@ -76,9 +76,9 @@ class MixedPatchAttention(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Fine attention, FA: one score per pixel, not supervised (table 3.4).
+    """Fine attention, FA: one unsupervised score per pixel (table 3.4).
 
-    The thesis does not print its layers; a 1x1 convolution and a sigmoid are the usual form (sSE, Roy et al., 2018).
+    The thesis does not specify its layers; a 1x1 convolution and a sigmoid are the usual form (sSE, Roy et al., 2018).
 
     Args:
         channels: channels of the input.
@@ -89,6 +89,6 @@ class PixelAttention(nn.Module):
         self.score = nn.Conv2d(channels, 1, kernel_size=1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """``(B, C, H, W)`` to the features under attention, of the same shape, and the scores, one ``(B, 1, H, W)``."""
+        """Return features with attention ``(B, C, H, W)`` and a list of the scores ``(B, 1, H, W)``."""
         scores = torch.sigmoid(self.score(x))
         return scores * x + x, [scores]

@@ -14,7 +14,7 @@ __all__ = ["ChannelProjection", "ConvBlock", "MultiScaleConvolution", "VolumeCon
 
 
 def slices_as_channels(volume: torch.Tensor) -> torch.Tensor:
-    """``(B, C, H, W, S)`` to ``(B, S * C, H, W)``, slice by slice; a view of what is channels last in memory."""
+    """Return ``(B, S * C, H, W)`` of ``(B, C, H, W, S)``, slice by slice: a view if the input is channels last."""
     return volume.permute(0, 4, 1, 2, 3).flatten(1, 2)
 
 
@@ -35,10 +35,10 @@ class VolumeConvolution(nn.Conv3d):
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """``(B, in_channels, H, W, S)`` to ``(B, out_channels, H, W, S)``; channels last in memory need no copy."""
+        """Return ``(B, out_channels, H, W, S)``; an input that is channels last in memory is not copied."""
         slices = input.shape[4]
         bias = self.bias
-        if bias is not None:  # always; TorchScript asks
+        if bias is not None:  # always true; for TorchScript
             bias = bias.repeat(slices)
         channels = F.conv2d(slices_as_channels(input), self.weight_2d(slices), bias, padding=1)
         return channels.unflatten(1, (slices, self.out_channels)).permute(0, 2, 3, 4, 1)
@@ -46,7 +46,7 @@ class VolumeConvolution(nn.Conv3d):
     def weight_2d(self, slices: int) -> torch.Tensor:
         """Return the weight ``(slices * out_channels, slices * in_channels, 3, 3)`` between slices as channels.
 
-        Slice i reaches slice o through the kernel's slice 1 + i - o; outside of the kernel's three slices it is 0.
+        Input slice i contributes to output slice o by the kernel's slice 1 + i - o, or by 0 where there is none.
         """
         beyond = max(slices - 2, 0)
         weight = F.pad(self.weight, (beyond, beyond)).permute(0, 4, 1, 2, 3)  # out, kernel slice, in, 3, 3
@@ -56,7 +56,7 @@ class VolumeConvolution(nn.Conv3d):
 
 
 class ChannelProjection(nn.Conv3d):
-    """Convolution 1x1x1 to one channel, computed as a product of matrices; see :class:`VolumeConvolution` for why.
+    """Convolution 1x1x1 to one channel, computed as a matrix product; see :class:`VolumeConvolution` for why.
 
     Args:
         channels: C of the input ``(B, C, H, W, S)``.
@@ -66,7 +66,7 @@ class ChannelProjection(nn.Conv3d):
         super().__init__(channels, 1, kernel_size=1)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """``(B, C, H, W, S)`` to ``(B, 1, H, W, S)``."""
+        """Return ``(B, 1, H, W, S)`` of ``(B, C, H, W, S)``."""
         return F.linear(input.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
 
 
@@ -76,7 +76,7 @@ class ConvBlock(TwoConv):
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the input ``(B, in_channels, ...)``.
-        out_channels: channels of the output ``(B, out_channels, ...)``, of the input's spatial size.
+        out_channels: channels of the output ``(B, out_channels, ...)``, which has the input's spatial size.
     """
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
@@ -95,7 +95,7 @@ class MultiScaleConvolution(nn.Module):
     Args:
         channels: channels of the input and of the output; every kernel size gives an equal share of them.
         kernel_sizes: odd kernel sizes; one size gives a plain (transposed) convolution.
-        dropout: probability of dropout behind each branch.
+        dropout: probability of dropout after each branch.
         transposed: upsample by 2 with transposed convolutions instead of keeping the size.
 
     Raises:
@@ -127,5 +127,5 @@ class MultiScaleConvolution(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, channels, H, W)`` to ``(B, channels, 2H, 2W)`` if transposed, else ``(B, channels, H, W)``."""
+        """Return ``(B, channels, 2H, 2W)`` if transposed, else ``(B, channels, H, W)``."""
         return torch.cat([branch(x) for branch in self.branches], dim=1)

@@ -1,4 +1,4 @@
-"""The levels that the slice stack U-Net is assembled from: encoder, decoder and the 3D branch."""
+"""The parts that the slice stack U-Net is assembled from: encoder levels, decoder levels and the 3D branch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["DecoderLevel", "EncoderLevel", "VolumeBranch"]
 
 
 def _upsampling(in_channels: int, channels: int, kernels: Sequence[int], dropout: float) -> nn.Sequential:
-    """``(B, in_channels, H, W)`` to ``(B, channels, 2H, 2W)``: interpolation without kernels, else MDU (thesis 3.4)."""
+    """Return upsampling by 2 to ``(B, channels, 2H, 2W)``: interpolation without kernels, else MDU (thesis 3.4)."""
     if not kernels:
         reduce = Convolution(2, in_channels, channels, act="relu", norm=None)
         return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), reduce)
@@ -35,7 +35,7 @@ def _attention(channels: int, grids: Sequence[int], settings: SliceStackUNetSett
 
 
 class EncoderLevel(nn.Module):
-    """A ConvBlock, optional multi-scale block and optional attention; gives the features and the attention's scores.
+    """ConvBlock with an optional multi-scale block and optional attention.
 
     Args:
         in_channels: channels of the input.
@@ -52,7 +52,7 @@ class EncoderLevel(nn.Module):
         self.attention = _attention(channels, grids, settings)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """``(B, in_channels, H, W)`` to ``(B, channels, H, W)`` and the attention's scores, none without attention."""
+        """Return the features ``(B, channels, H, W)`` and the attention's scores, an empty list without attention."""
         x = self.multi_scale(self.conv(x))
         scores: list[torch.Tensor] = []
         if self.attention is not None:
@@ -61,7 +61,7 @@ class EncoderLevel(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """Upsampling, an optional side output, what the skip hands over, and a ConvBlock (thesis 3.4, 4.2).
+    """Upsampling, optional side output, optional residual learning on the skip, and a ConvBlock (thesis 3.4, 4.2).
 
     Args:
         in_channels: channels of the deeper level's features.

@@ -1,4 +1,4 @@
-"""The three networks of the thesis by name, each a setting of :class:`SliceStackUNet`."""
+"""The three networks of the thesis, each with its own settings of :class:`SliceStackUNet`."""
 
 from __future__ import annotations
 

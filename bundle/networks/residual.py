@@ -1,4 +1,4 @@
-"""What a skip connection hands to the decoder, given what the decoder has found already."""
+"""Residual learning on a skip connection: its features weighed by what the deeper decoder level has found."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["CoarseResidual", "ReverseAttention"]
 
 
 class ReverseAttention(nn.Module):
-    """RA alone, ``C * C * (1 - P)``: suppresses what is found already (eq. 4.1-4.2, table 4.7). No parameters."""
+    """RA alone, ``C * C * (1 - P)``: suppresses what has been found (eq. 4.1-4.2, table 4.7). No parameters."""
 
     def forward(self, skip: torch.Tensor, found: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
         """
         Args:
             skip: encoder features ``C``, ``(B, C, H, W)``.
             found: the side output's probability ``P``, ``(B, 1, H, W)``.
-            attention: not looked at here; the deepest attention map, ``(B, 1, h, w)``.
+            attention: not used.
         """
         return skip * skip * (1 - found)
 
@@ -25,8 +25,8 @@ class ReverseAttention(nn.Module):
 class CoarseResidual(nn.Module):
     """Coarse residual learning, CRL (thesis 4.2, eq. 4.1-4.3): ``C * C * (1 - P) + C * A5``. No parameters.
 
-    Reverse attention lets through what is not found yet; the deepest patch attention, nearest-upsampled, suppresses
-    the background that would come with it.
+    Reverse attention keeps what has not been found yet; the deepest patch attention, nearest-upsampled, suppresses the
+    background in it.
     """
 
     def forward(self, skip: torch.Tensor, found: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The settings of the slice stack U-Net, which check themselves."""
+"""The settings of the slice stack U-Net."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SliceStackUNetSettings:
     """The settings of :class:`bundle.networks.SliceStackUNet`. The defaults are D-UNet.
 
     Raises:
-        ValueError: when a value does not exist, or two contradict each other.
+        ValueError: when a value is not one of the choices, or two settings contradict each other.
     """
 
     in_channels: int = 4
@@ -37,9 +37,8 @@ class SliceStackUNetSettings:
     """``"patch"`` (CPA), ``"pixel"`` (fine attention) or None."""
     patch_grid: int | Sequence[int | Sequence[int]] = 6
     """Patches along each side of the patch attention: one number for all levels, or one for each level from the finest
-    to the deepest, or several grids at a level, such as ``(12, 12, 12, 6, (3, 6))``. CRL takes the deepest level's
-    last.
-    """
+    to the deepest, or several grids at a level, such as ``(12, 12, 12, 6, (3, 6))``. CRL takes the last grid of the
+    deepest level."""
     fusion: Fusion = "squeeze_excitation"
     """How the 3D branch joins the encoder."""
     fusion_reduction: int = 8
@@ -50,12 +49,12 @@ class SliceStackUNetSettings:
     encoder_kernels: Sequence[int] = ()
     """Kernel sizes of a multi-scale block after each encoder ConvBlock; none for no block."""
     skip_kernels: Sequence[int] = ()
-    """The same on each skip connection."""
+    """Kernel sizes of a multi-scale block on each skip connection; none for no block."""
     side_outputs: bool = False
-    """Whether each decoder level predicts logits of its own."""
+    """Whether each decoder level also predicts logits."""
     residual: Residual | None = None
-    """What reaches the decoder over the skips: ``"coarse"`` (CRL), ``"reverse"`` (reverse attention alone) or None (the
-    features as they are). The first two need ``side_outputs``, CRL also an ``attention``."""
+    """Residual learning on the skips: ``"coarse"`` (CRL), ``"reverse"`` (reverse attention alone) or None. The first
+    two need ``side_outputs``, CRL also needs ``attention``."""
 
     def __post_init__(self) -> None:
         look_up_option(self.fusion, get_args(Fusion))
@@ -72,20 +71,18 @@ class SliceStackUNetSettings:
         if len(self.features) != _LEVELS:
             raise ValueError(f"features must give the widths of five scales, got {tuple(self.features)}.")
         if self.residual is not None and not self.side_outputs:
-            raise ValueError(f"residual={self.residual!r} looks at the side outputs: set side_outputs to true.")
+            raise ValueError(f"residual={self.residual!r} needs the side outputs: set side_outputs to true.")
         if self.residual == "coarse" and self.attention is None:
-            raise ValueError(
-                "residual='coarse' looks at the deepest attention map: set attention to 'patch' or 'pixel'."
-            )
+            raise ValueError("residual='coarse' needs the deepest attention map: set attention to 'patch' or 'pixel'.")
 
     @property
     def grids(self) -> list[tuple[int, ...]]:
-        """The grids of the patch attention at each level, from the finest to the deepest."""
+        """Grids of the patch attention at each level, from the finest to the deepest."""
         levels = [self.patch_grid] * _LEVELS if isinstance(self.patch_grid, int) else self.patch_grid
         return [(grids,) if isinstance(grids, int) else tuple(grids) for grids in levels]
 
     @property
     def min_size(self) -> int:
-        """The least height and width: a pixel for each patch at every scale, and a multiple of 16."""
+        """Smallest height and width: a multiple of 16 with a pixel for each patch at every scale."""
         pixels = max(max(grids) * 2**level for level, grids in enumerate(self.grids))
         return -(-pixels // 16) * 16

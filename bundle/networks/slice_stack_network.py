@@ -1,4 +1,4 @@
-"""The base class of every network here: a stack of slices in, the logits of the stack's own slice out."""
+"""The base class of every network: from a stack of slices to the logits of one of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["NetworkOutput", "SliceStackNetwork"]
 
 
 class NetworkOutput(NamedTuple):
-    """What a network gives in training.
+    """Output of a network in ``train()``.
 
     Attributes:
         logits: of the stack's own slice, ``(B, out_channels, H, W)``.
         side_logits: of the decoder levels, from the deepest (1/8) to the finest (1/1); empty without side outputs.
-        patch_scores: of the encoder levels, from the finest to the deepest, each ``(B, 1, 6, 6)`` in 0..1, or of
-            another grid; one for each grid where a level has several; empty without patch attention.
+        patch_scores: of the encoder levels, from the finest to the deepest, ``(B, 1, grid, grid)`` in 0..1, one for
+            each grid of a level; empty without patch attention.
     """
 
     logits: torch.Tensor
@@ -28,7 +28,7 @@ class NetworkOutput(NamedTuple):
 class SliceStackNetwork(nn.Module):
     """A network from a stack of slices of one image to the logits of the stack's own slice.
 
-    A subclass defines :meth:`logits`. The channels are the slices: an input of several modalities is not supported.
+    A subclass defines :meth:`logits`. The channels are the slices: input of several modalities is not supported.
 
     Args:
         in_channels: stacked slices.
@@ -56,12 +56,12 @@ class SliceStackNetwork(nn.Module):
             logits ``(B, out_channels, H, W)``, in ``train()`` as in ``eval()``.
 
         Raises:
-            ValueError: when the shape is another.
+            ValueError: when the input has another shape.
         """
         return self.logits(self.checked(x))
 
     def checked(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the input, channels last in memory: with AMX, bfloat16 convolutions are three times as fast.
+        """Return the input channels last in memory, which makes bfloat16 convolutions three times as fast with AMX.
 
         Raises:
             ValueError: when the shape is not ``(B, in_channels, H, W)`` with H and W as the network needs them.

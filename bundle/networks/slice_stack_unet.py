@@ -1,6 +1,6 @@
-"""The one network of this bundle: a 2D U-Net over a stack of slices, joined by a small 3D branch.
+"""The network of this bundle: a 2D U-Net over a stack of slices, joined by a small 3D branch.
 
-D-UNet, AGMR-Net and TSRL-Net are settings of it; so is every ablation of the thesis.
+D-UNet, AGMR-Net, TSRL-Net and every ablation of the thesis are settings of it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["SliceStackUNet"]
 
 
 class SliceStackUNet(SliceStackNetwork):
-    """2D encoder over a stack of slices, 3D branch, fusion, attention, upsampling and residual learning, each a choice.
+    """2D U-Net over a stack of slices with a 3D branch; fusion, attention, upsampling, residual learning are settings.
 
     Source: D-UNet (Zhou et al., IEEE/ACM TCBB 2021), AGMR-Net and TSRL-Net (Ma K., master's thesis, Anhui University,
     2023, chapters 3 and 4). The defaults are D-UNet.
 
-    In ``train()`` the network gives a :class:`NetworkOutput`; in ``eval()`` the logits alone, not a probability.
+    The network returns a :class:`NetworkOutput` in ``train()`` and the logits alone, not a probability, in ``eval()``.
 
     Args:
         settings: the fields of :class:`bundle.networks.settings.SliceStackUNetSettings`.
@@ -38,7 +38,7 @@ class SliceStackUNet(SliceStackNetwork):
     defaults: ClassVar[dict[str, Any]] = {}
     """The settings that differ from D-UNet's."""
     __signature__: ClassVar[Signature] = signature(SliceStackUNetSettings)
-    """The settings by name, for ``help()`` and for the check of a config's overrides."""
+    """The settings as arguments, for ``help()`` and for the check of a config's overrides."""
 
     def __init__(self, **settings: Any) -> None:
         s = SliceStackUNetSettings(**(self.defaults | settings))
@@ -58,7 +58,7 @@ class SliceStackUNet(SliceStackNetwork):
         self.head = nn.Conv2d(f[0], s.out_channels, kernel_size=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | NetworkOutput:
-        """Run the encoder down, the decoder up, as in the thesis's figures 3.1 and 4.1.
+        """Run encoder and decoder as in the thesis's figures 3.1 and 4.1.
 
         Args:
             x: stacks of slices ``(B, in_channels, H, W)``, H and W multiples of 16 and at least 96.
@@ -68,7 +68,7 @@ class SliceStackUNet(SliceStackNetwork):
             ``(B, out_channels, H, W)``.
 
         Raises:
-            ValueError: when the shape is another.
+            ValueError: when the input has another shape.
         """
         x = self.checked(x)
         half, quarter = self.volume_levels(x)

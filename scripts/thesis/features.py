@@ -12,7 +12,10 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from bundle.networks import CoarsePatchAttention, CoarseResidual, CrossDimensionFusion, ReverseAttention, SliceStackUNet
+from bundle.networks import SliceStackUNet
+from bundle.networks.attention import CoarsePatchAttention
+from bundle.networks.fusion import CrossDimensionFusion
+from bundle.networks.residual import CoarseResidual, ReverseAttention
 from bundle.transforms.slices import pad_slices, stack_padded
 
 __all__ = ["Slice", "channel_weights", "load_network", "patch_attention", "read_slice", "residuals", "side_outputs"]

@@ -122,13 +122,13 @@ def test_atlas_in_folders_of_other_years_is_read_too(tmp_path: Path, write: Writ
     assert (case.name, case.site, case.subject, case.session) == ("c0003_c0003s0002_t01", "c0003", "c0003s0002", "t01")
 
 
-def test_what_the_bundle_wrote_beside_an_image_is_neither_image_nor_mask(atlas_r1: Path, write: Write) -> None:
+def test_results_of_the_bundle_beside_an_image_are_neither_images_nor_masks(atlas_r1: Path, write: Write) -> None:
     before = read_cohort("atlas_r1", atlas_r1)
     write("ATLAS_R1.1/Site1/031768/t01/031768_t1w_deface_stx_lesion.nii.gz", (0, 0, 0))
     assert read_cohort("atlas_r1", atlas_r1) == before
 
 
-def test_atlas_r1_without_t1w_or_mask_or_with_two_t1w_is_told(atlas_r1: Path, write: Write) -> None:
+def test_atlas_r1_without_t1w_or_mask_or_with_two_t1w_is_reported(atlas_r1: Path, write: Write) -> None:
     folders = [atlas_r1 / place for place in ("Site1/031768/t01", "Site2/031844/t01", "Site2/031844/t02")]
     (folders[0] / f"031768{ATLAS_1}").unlink()
     (folders[1] / "031844_LesionSmooth_stx.nii.gz").unlink()
@@ -142,19 +142,19 @@ def test_atlas_r1_without_t1w_or_mask_or_with_two_t1w_is_told(atlas_r1: Path, wr
     assert names(cohort.cases) == ["Site1_031769_t01"]
 
 
-def test_an_archive_unpacked_twice_is_told(atlas_r1: Path, write: Write) -> None:
+def test_an_archive_unpacked_twice_is_reported(atlas_r1: Path, write: Write) -> None:
     write(f"ATLAS_R1.1/Only_Data/Site1/031768/t01/031768{ATLAS_1}")
     write("ATLAS_R1.1/Only_Data/Site1/031768/t01/031768_LesionSmooth_stx.nii.gz", (1, 2, 3))
     one, two = (atlas_r1 / f"{above}Site1/031768/t01/031768{ATLAS_1}" for above in ("Only_Data/", ""))
     assert problem_of("atlas_r1", atlas_r1) == (
-        f"Case Site1_031768_t01 is there 2 times, as {one} and {two}: once is expected."
+        f"Case Site1_031768_t01 exists 2 times, as {one} and {two}: once is expected."
     )
 
 
-def test_an_image_outside_the_folders_of_sessions_is_told(atlas_r1: Path, write: Write) -> None:
+def test_an_image_outside_the_folders_of_sessions_is_reported(atlas_r1: Path, write: Write) -> None:
     file = write(f"ATLAS_R1.1/Site3/031999/031999{ATLAS_1}")
     assert problem_of("atlas_r1", atlas_r1) == (
-        f"{file} lies in no folder of a session: a path like Site1/031768/t01/{file.name} is expected."
+        f"{file} is not in the folder of a session: a path like Site1/031768/t01/{file.name} is expected."
     )
 
 
@@ -175,7 +175,7 @@ def atlas_r2(tmp_path: Path, write: Write) -> Path:
     return tmp_path / "ATLAS_2"
 
 
-def test_atlas_r2_gives_the_public_cases_and_says_what_is_left_out(atlas_r2: Path) -> None:
+def test_atlas_r2_gives_the_public_cases_and_reports_those_left_out(atlas_r2: Path) -> None:
     cohort = read_cohort("atlas_r2", atlas_r2)
     assert cohort.problems == []
     assert cohort.notes == ["left out: images in a Testing folder, whose masks are not public (1)"]
@@ -189,7 +189,7 @@ def test_atlas_r2_gives_the_public_cases_and_says_what_is_left_out(atlas_r2: Pat
         assert [mask.name for mask in case.masks] == [case.name + ATLAS_2_MASK]
 
 
-def test_atlas_r2_without_t1w_or_mask_or_with_two_masks_is_told(atlas_r2: Path, write: Write) -> None:
+def test_atlas_r2_without_t1w_or_mask_or_with_two_masks_is_reported(atlas_r2: Path, write: Write) -> None:
     stems = [f"R001/sub-{one}/ses-1/anat/sub-{one}_ses-1" for one in ("r001s001", "r001s002")]
     stems.append("R052/sub-r052s032/ses-1/anat/sub-r052s032_ses-1")
     one, two, three = (str(atlas_r2 / "Training" / stem) for stem in stems)
@@ -254,7 +254,7 @@ def test_isles_s_test_cases_are_left_out_and_it_is_said(isles: Path, write: Writ
     assert cohort.notes == ["left out: images in a Testing folder, whose masks are not public (1)"]
 
 
-def test_isles_without_t1_or_truth_or_with_two_t1_is_told(isles: Path, write: Write) -> None:
+def test_isles_without_t1_or_truth_or_with_two_t1_is_reported(isles: Path, write: Write) -> None:
     siss(write, 3, 70625)
     folder = isles / "SISS2015_Training"
     next(folder.glob("1/*T1*/*.nii")).unlink()
@@ -356,7 +356,7 @@ def test_a_mask_drawn_on_another_sequence_is_none_of_the_t1w(tmp_path: Path, wri
         ),
     ],
 )
-def test_bids_masks_without_t1w_and_two_masks_are_told(
+def test_bids_masks_without_t1w_and_two_masks_are_reported(
     tmp_path: Path, write: Write, files: list[str], problem: str
 ) -> None:
     write("sub-01/anat/sub-01_T1w.nii.gz")
@@ -368,7 +368,7 @@ def test_bids_masks_without_t1w_and_two_masks_are_told(
 # images/ and labels/
 
 
-def test_images_and_labels_are_paired_and_subjects_told_by_name(tmp_path: Path, write: Write) -> None:
+def test_names_pair_images_with_labels_and_give_the_subjects(tmp_path: Path, write: Write) -> None:
     for name in ("sub-01_ses-1", "sub-01_ses-2", "anna"):
         write(f"images/{name}.nii.gz")
         write(f"labels/{name}_lesion.nii.gz", (1, 2, 3))
@@ -381,17 +381,17 @@ def test_images_and_labels_are_paired_and_subjects_told_by_name(tmp_path: Path, 
     assert cohort.cases[0].masks == (tmp_path / "labels/anna_lesion.nii.gz",)
 
 
-def test_images_without_label_are_told(tmp_path: Path, write: Write) -> None:
+def test_images_without_label_are_reported(tmp_path: Path, write: Write) -> None:
     write("images/a.nii.gz")
     write("labels/b.nii.gz", (1, 2, 3))
     with pytest.raises(InputError, match=r"has 2 images or labels without a partner of the same name: a, b\.$"):
         read_cohort("plain", tmp_path)
 
 
-def test_two_images_of_a_name_are_told(tmp_path: Path, write: Write) -> None:
+def test_two_images_of_a_name_are_reported(tmp_path: Path, write: Write) -> None:
     one, two = write("images/one/a.nii.gz"), write("images/two/a.nii.gz")
     write("labels/a.nii.gz", (1, 2, 3))
-    assert problem_of("plain", tmp_path) == f"Case a is there 2 times, as {one} and {two}: once is expected."
+    assert problem_of("plain", tmp_path) == f"Case a exists 2 times, as {one} and {two}: once is expected."
 
 
 # Wrong folders, all layouts
@@ -400,14 +400,16 @@ def test_two_images_of_a_name_are_told(tmp_path: Path, write: Write) -> None:
 @pytest.mark.parametrize(
     ("layout", "example"),
     [
-        ("atlas_r1", "ATLAS R1.1: one looks like Site1/031768/t01/031768_t1w_deface_stx.nii.gz with 031768_Lesion"),
-        ("atlas_r2", "ATLAS R2.0: one looks like Training/R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI"),
-        ("isles_2015", "ISLES 2015 SISS: one looks like 1/VSD.Brain.XX.O.MR_T1.70615/VSD.Brain.XX.O.MR_T1.70615.nii"),
-        ("bids", "BIDS: one looks like sub-01/anat/sub-01_T1w.nii.gz with a mask like sub-01_label-lesion_mask.nii"),
-        ("plain", "images/ and labels/: one looks like images/case_1.nii.gz with labels/case_1.nii.gz"),
+        ("atlas_r1", "ATLAS R1.1, such as Site1/031768/t01/031768_t1w_deface_stx.nii.gz with 031768_Lesion"),
+        ("atlas_r2", "ATLAS R2.0, such as Training/R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI"),
+        ("isles_2015", "ISLES 2015 SISS, such as 1/VSD.Brain.XX.O.MR_T1.70615/VSD.Brain.XX.O.MR_T1.70615.nii"),
+        ("bids", "BIDS, such as sub-01/anat/sub-01_T1w.nii.gz with a mask like sub-01_label-lesion_mask.nii"),
+        ("plain", "images/ and labels/, such as images/case_1.nii.gz with labels/case_1.nii.gz"),
     ],
 )
-def test_a_wrong_folder_is_told_with_what_is_expected(tmp_path: Path, write: Write, layout: str, example: str) -> None:
+def test_a_wrong_folder_is_refused_with_an_example_of_the_right_one(
+    tmp_path: Path, write: Write, layout: str, example: str
+) -> None:
     (tmp_path / "empty").mkdir()
     write("scans/brain.nii.gz")
     for name in ("empty", "scans"):
@@ -417,7 +419,7 @@ def test_a_wrong_folder_is_told_with_what_is_expected(tmp_path: Path, write: Wri
         read_cohort(layout, tmp_path / "none")
 
 
-def test_an_unknown_layout_is_told_with_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no layout 'atlas': choose from atlas_r1, atlas_r2, isles_2015, bids, plain"):
         read_cohort("atlas", tmp_path)
 
@@ -460,7 +462,7 @@ def test_volumes_are_in_ml_of_the_image_s_voxels(tmp_path: Path, write: Write) -
     assert prepare_label(case, tmp_path)[1] == pytest.approx(0.024)
 
 
-def test_a_trailing_axis_of_one_is_no_fourth(tmp_path: Path, write: Write) -> None:
+def test_a_trailing_axis_of_length_one_is_accepted(tmp_path: Path, write: Write) -> None:
     mask = write("m.nii.gz", array=mask_of((1, 2, 3))[..., None])
     label, volume_ml = prepare_label(Case("a", "a", write("a.nii.gz"), (mask,)), tmp_path)
     assert (label, volume_ml) == (mask, pytest.approx(0.001))
@@ -489,7 +491,7 @@ def test_masks_of_another_shape_or_place_or_without_voxels_are_refused(tmp_path:
         assert refusal_of(Case("a", "a", image, (good, mask)), tmp_path / "labels") == f"{mask} {sentence}"
     empty = write("empty.nii.gz", array=mask_of())
     assert refusal_of(Case("a", "a", image, (empty,)), tmp_path / "labels") == (
-        f"{empty} has no lesion voxel: some over 0.5 are expected."
+        f"{empty} has no lesion voxel: some above 0.5 are expected."
     )
     assert prepare_label(Case("a", "a", image, (empty, good)), tmp_path)[1] == pytest.approx(0.001)
 
@@ -509,7 +511,7 @@ def test_files_cut_short_are_refused(tmp_path: Path, write: Write, which: str, s
     )
 
 
-def test_a_file_that_is_no_image_is_refused(tmp_path: Path, case: Case) -> None:
+def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path, case: Case) -> None:
     case.image.with_name("notes.nii").write_text("not an image")
     bad = Case("a", "a", case.image.with_name("notes.nii"), case.masks)
     assert refusal_of(bad, tmp_path / "labels") == (
@@ -570,7 +572,7 @@ def test_atlas_r1_is_split_into_183_and_46_whatever_the_seed(seed: int) -> None:
         ([2] * 13, 4),  # 5 of 26 would be 8:2 and cannot be
     ],
 )
-def test_the_test_is_a_fifth_of_the_cases_or_as_near_below_as_can_be(sizes: list[int], wanted: int) -> None:
+def test_the_test_has_a_fifth_of_the_cases_or_the_nearest_number_below(sizes: list[int], wanted: int) -> None:
     cases = people(sizes)
     for seed in range(10):
         [(training, test)] = split_cases(cases, "holdout", seed).values()
@@ -626,7 +628,7 @@ def test_a_split_depends_on_seed_and_names_alone(split: str) -> None:
     assert split_cases(cases, split, 2) != one
 
 
-def test_the_split_of_seed_0_stays_what_it_is() -> None:
+def test_the_split_of_seed_0_never_changes() -> None:
     [(_, test)] = split_cases(people([1] * 20), "holdout", 0).values()
     assert names(test) == ["001_0", "008_0", "018_0", "019_0"]  # numpy's RandomState(0).permutation(20)[:4]
 
@@ -637,12 +639,12 @@ def test_the_split_of_seed_0_stays_what_it_is() -> None:
         (people([1] * 9), ("random",), "no split 'random': choose from holdout, folds, sites"),
         (people([1]), ("holdout",), "1 cases of 1 subjects cannot be split 8:2 without one subject on both sides"),
         (people([9, 9]), ("holdout",), "18 cases of 2 subjects cannot be split 8:2"),
-        (people([1] * 9), ("holdout", -1), "seed must be an integer from 0 on, got -1"),
-        (people([1] * 9), ("folds", 0.5), "seed must be an integer from 0 on, got 0.5"),
+        (people([1] * 9), ("holdout", -1), "seed must be an integer of 0 or more, got -1"),
+        (people([1] * 9), ("folds", 0.5), "seed must be an integer of 0 or more, got 0.5"),
         (people([1] * 4), ("folds", 0, 5), "folds must be 2 to the number of subjects, 4, got 5"),
         (people([1] * 4), ("folds", 0, 1), "folds must be 2 to the number of subjects, 4, got 1"),
         (people([1] * 4), ("sites",), "All cases are of site Site0: two sites or more are needed"),
-        ([Case("a", "a", Path("a"), ())], ("sites",), "The site of a is not known: only ATLAS can be split by site"),
+        ([Case("a", "a", Path("a"), ())], ("sites",), "The site of a is unknown: only ATLAS can be split by site"),
         (
             [Case(site, "anna", Path("a"), (), site=site) for site in ("R001", "R002")],
             ("sites",),

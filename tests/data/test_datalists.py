@@ -18,7 +18,7 @@ MakeCase = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def make_case(write_nifti: WriteNifti) -> MakeCase:
-    """Writes ``images/<name>.nii.gz`` and ``labels/<name>.nii.gz``, 6 x 7 x 8 voxels unless told otherwise."""
+    """Writes ``images/<name>.nii.gz`` and ``labels/<name>.nii.gz``, 6 x 7 x 8 voxels by default."""
 
     def make(
         name: str,
@@ -177,7 +177,7 @@ def test_the_folder_of_the_results_does_not_count(tmp_path: Path) -> None:
 def test_images_that_differ_in_their_suffix_only_are_refused(tmp_path: Path) -> None:
     for name in ("t1.nii", "t1.mgz"):
         (tmp_path / name).touch()
-    with pytest.raises(InputError, match=f"^{tmp_path / 't1'} exists with several suffixes: one image of a name"):
+    with pytest.raises(InputError, match=f"^{tmp_path / 't1'} exists with several suffixes: one image of that name"):
         find_images(tmp_path)
 
 
@@ -212,7 +212,7 @@ def test_a_case_without_one_of_its_files_is_reported(make_case: MakeCase, key: s
 
 def test_a_label_without_lesion_is_reported_unless_allowed(make_case: MakeCase) -> None:
     case = make_case("a", label=np.zeros((6, 7, 8), dtype=np.uint8))
-    assert problems_of([case]) == [f"{case['label']} has no lesion voxel: set allow_empty_labels if that is meant."]
+    assert problems_of([case]) == [f"{case['label']} has no lesion voxel: set allow_empty_labels if that is intended."]
     assert check_datalist([case], allow_empty_labels=True) == [case]
 
 
@@ -242,7 +242,7 @@ def test_an_image_listed_twice_is_reported_however_it_is_written(tmp_path: Path,
 
 
 @pytest.mark.parametrize("key", ["image", "label"])
-def test_a_file_that_is_no_image_is_the_one_reported(make_case: MakeCase, key: str) -> None:
+def test_a_file_that_is_not_an_image_is_the_one_reported(make_case: MakeCase, key: str) -> None:
     case = make_case("a")
     Path(case[key]).write_text("not an image")
     [problem] = problems_of([case])
@@ -302,7 +302,7 @@ def test_without_a_share_all_cases_train() -> None:
 
 def test_a_single_subject_cannot_be_split() -> None:
     with pytest.raises(
-        InputError, match=r"A validation share of 0\.2 needs two subjects or more, the datalist has 1\."
+        InputError, match=r"val_fraction 0\.2 needs two subjects or more, the datalist has one: set it to 0\."
     ):
         split_datalist(cases(1), 0.2)
 

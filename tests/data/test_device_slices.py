@@ -25,7 +25,7 @@ def dataset(request: pytest.FixtureRequest) -> SliceDataset:
     offsets = getattr(request, "param", OFFSETS)
     blank = {"image": torch.zeros(1, 5, 6, 2), "label": torch.zeros(1, 5, 6, 2)}
     dataset = SliceDataset([{"image": "a", "label": "a"}], lambda item: blank, offsets=offsets, progress=False)
-    dataset._hold([random_volume(depth, offsets, seed) for seed, depth in enumerate((7, 4, 9))])
+    dataset.hold([random_volume(depth, offsets, seed) for seed, depth in enumerate((7, 4, 9))])
     return dataset
 
 
@@ -53,7 +53,7 @@ def test_a_renewed_volume_and_a_further_one_are_seen_in_the_next_epoch(dataset: 
     loader = DeviceSliceLoader(dataset, SliceSampler(dataset, seed=3), batch_size=8, device="cpu")
     assert_equal_epochs(loader, dataset, epoch=1)
     first, _, last = dataset.volumes
-    dataset._hold([first, random_volume(6, OFFSETS, 8), last, random_volume(3, OFFSETS, 9)])
+    dataset.hold([first, random_volume(6, OFFSETS, 8), last, random_volume(3, OFFSETS, 9)])
     loader.sampler.num_samples = loader.sampler.total_size = len(dataset)
     assert_equal_epochs(loader, dataset, epoch=2)
 

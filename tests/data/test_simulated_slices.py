@@ -127,7 +127,7 @@ def test_a_resumed_training_goes_on_with_the_same_pools(
 
 
 @pytest.mark.usefixtures("in_threads")
-def test_behind_the_last_case_the_first_come_again(preprocessing: VolumePreprocessing) -> None:
+def test_after_the_last_case_the_first_follow_again(preprocessing: VolumePreprocessing) -> None:
     pools = train(dataset_of(5, preprocessing, volumes=3, renewed=2), 4)
     assert pools == [[0, 1, 2], [3, 4, 2], [1, 4, 0], [1, 2, 3]]
 
@@ -148,7 +148,7 @@ def test_lengths_and_lesion_slices_are_those_of_the_pool_at_hand(preprocessing: 
 
 
 def by_hand(case: SimulatedCase, preprocessing: VolumePreprocessing) -> SliceDataset:
-    """A case on the grid of ATLAS through the steps behind the registration."""
+    """A case on the grid of ATLAS after the steps that follow the registration."""
     affine = torch.as_tensor(atlas_grid()[0])
 
     def prepare(item: dict) -> dict:
@@ -196,14 +196,18 @@ def test_samples_are_augmented_and_have_the_offsets_asked_for(preprocessing: Vol
 
 
 @pytest.mark.parametrize(("volumes", "renewed"), [(0, 0), (3, 4), (3, -1), (-2, 0)])
-def test_a_pool_that_cannot_be_is_refused(volumes: int, renewed: int, preprocessing: VolumePreprocessing) -> None:
+def test_sizes_that_contradict_each_other_are_refused(
+    volumes: int, renewed: int, preprocessing: VolumePreprocessing
+) -> None:
     sentence = f"{volumes} simulated volumes, {renewed} renewed: 0 <= renewed <= volumes is needed."
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         dataset_of(9, preprocessing, volumes=volumes, renewed=renewed)
 
 
 @pytest.mark.parametrize("first", [0, 4, -1])
-def test_a_beginning_that_cannot_be_is_refused(first: int, preprocessing: VolumePreprocessing) -> None:
+def test_more_first_volumes_than_the_pool_holds_or_none_are_refused(
+    first: int, preprocessing: VolumePreprocessing
+) -> None:
     sentence = f"3 simulated volumes, {first} to begin with: 1 <= first <= volumes is needed."
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         dataset_of(9, preprocessing, volumes=3, renewed=1, first=first)

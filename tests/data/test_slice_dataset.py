@@ -343,7 +343,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(fraction: float | None) -> No
     assert order(1, 2) != order(2, 2)
 
 
-def test_slices_without_lesion_are_drawn_anew_each_epoch() -> None:
+def test_other_slices_without_lesion_are_drawn_each_epoch() -> None:
     sampler = SliceSampler(dataset_of(TEN_OF_FIFTY), lesion_fraction=0.5)
     first, second = ({index for index in epoch_of(sampler, epoch) if not TEN_OF_FIFTY[index]} for epoch in (0, 1))
     assert first != second
@@ -453,6 +453,6 @@ def test_a_balance_out_of_range_or_without_a_share_is_refused(
         SliceSampler(a_small_and_a_large_lesion, lesion_fraction=fraction, case_balance=balance)
 
 
-def test_a_balance_without_lesion_in_the_data_is_no_hindrance_where_none_is_asked_for() -> None:
+def test_a_balance_needs_no_lesion_in_the_data_when_none_is_asked_for() -> None:
     order = epoch_of(SliceSampler(dataset_of([0, 0, 0]), lesion_fraction=0.0, samples_per_epoch=6, case_balance=0.5))
     assert sorted(order) == [0, 0, 1, 1, 2, 2]

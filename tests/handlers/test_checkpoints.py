@@ -145,7 +145,7 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>"], ids=["empty", "a web page"])
-def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(content)
     handler = LoadCheckpoint(str(tmp_path / "model.pt"), {"model": network(0.0)})
     with pytest.raises(InputError, match=r"model\.pt could not be loaded into this network: \S") as caught:
@@ -173,7 +173,7 @@ class Wider(nn.Module):
         self.first, self.second = network(1.0), nn.Linear(1, 2)
 
 
-def test_of_another_network_what_fits_is_taken_and_the_rest_is_named(
+def test_the_fitting_weights_of_another_network_are_loaded_and_the_rest_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save({"first.weight": torch.tensor([[4.0]]), "second.weight": torch.zeros(3, 1)}, tmp_path / "other.pt")
@@ -185,14 +185,14 @@ def test_of_another_network_what_fits_is_taken_and_the_rest_is_named(
         engine.run([0])
     assert model.first.weight.item() == 4.0
     assert torch.equal(model.second.weight, before)
-    assert "1 parts taken; new are second.bias, second.weight" in caplog.text
+    assert "1 parts loaded; not loaded: second.bias, second.weight" in caplog.text
 
 
 def test_weights_of_which_nothing_fits_are_refused_even_when_not_strict(tmp_path: Path) -> None:
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pt")
     engine = Engine(lambda engine, batch: None)
     LoadCheckpoint(str(tmp_path / "other.pt"), {"model": Wider()}, strict=False).attach(engine)
-    with pytest.raises(InputError, match=r"other\.pt holds nothing that fits this network"):
+    with pytest.raises(InputError, match=r"other\.pt has no weights that fit this network"):
         engine.run([0])
 
 

@@ -65,7 +65,7 @@ def test_a_loss_without_parts_gives_its_mean_alone() -> None:
     assert train(Square(), BATCHES)[0] == pytest.approx({"loss": 7.0})
 
 
-def test_every_epoch_begins_anew() -> None:
+def test_every_epoch_starts_from_zero() -> None:
     """The error is 1, and with a learning rate of a quarter half as large after each step: w - 2 * w / 4."""
     history = train(Square(), [batch(1.0, 0.0)], epochs=3, lr=0.25)
     assert [metrics["loss"] for metrics in history] == pytest.approx([1.0, 1 / 4, 1 / 16])

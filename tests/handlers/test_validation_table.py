@@ -14,7 +14,7 @@ from ignite.engine import Engine
 from bundle.handlers import ValidationTable, validation_metrics
 
 
-def test_cases_count_by_their_lesion_volume_and_those_without_by_what_is_found() -> None:
+def test_cases_are_grouped_by_lesion_volume_and_those_without_give_the_false_volume() -> None:
     """True, found and overlapping volume: DSC 2 * 0.2 / 0.8, 2 * 0.5 / 1.5, 2 * 1 / 4, 0, 2 * 40 / 110."""
     cases = [
         (0.4, 0.4, 0.2),
@@ -66,7 +66,7 @@ def test_a_row_is_added_after_each_validation_at_its_iteration(tmp_path: Path) -
     assert [row.split(",")[4] for row in rows[1:]] == ["", ""]  # no case of 2 to 10 mL
 
 
-def test_every_validation_begins_anew(tmp_path: Path) -> None:
+def test_every_validation_starts_from_zero(tmp_path: Path) -> None:
     table = ValidationTable(str(tmp_path), iterations_per_epoch=1, spacing_mm=1.0)
     evaluator = Engine(lambda engine, batch: batch)
     table.attach(evaluator)

@@ -144,7 +144,7 @@ def arrays(*tensors: torch.Tensor) -> list[Array]:
 
 
 def network_output(batch: int = 2, size: int = 24, seed: int = 3) -> tuple[NetworkOutput, torch.Tensor]:
-    """What a network gives in train(): sides at 1/8 to 1/1, five grids of scores; and a mask."""
+    """Return a network's output in train(), with sides at 1/8 to 1/1 and five grids of scores, and a mask."""
     generator = torch.Generator().manual_seed(seed)
     logits, mask = sample(batch, 1, size, size, seed=seed, lesions=0.05)
     sides = [torch.randn(batch, 1, size // f, size // f, generator=generator) for f in (8, 4, 2, 1)]
@@ -248,7 +248,7 @@ def test_patch_prior_loss_equals_its_formula(channels: int) -> None:
     assert PatchPriorLoss()(output.patch_scores, mask).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_patch_prior_takes_the_grid_of_each_map() -> None:
+def test_patch_prior_has_the_grid_of_each_map() -> None:
     """One voxel of lesion at row 7, column 20 of 24 x 24: patch (0, 2) of 3 x 3, and (3, 10) of 12 x 12."""
     mask = torch.zeros(1, 1, 24, 24)
     mask[..., 7, 20] = 1
@@ -484,7 +484,7 @@ def test_a_perfect_prediction_costs_nothing(make: Any, lesions: float) -> None:
 
 
 @pytest.mark.parametrize("make", MASK_LOSSES)
-def test_probabilities_without_sigmoid_cost_what_their_logits_cost(make: Any) -> None:
+def test_the_loss_of_probabilities_without_sigmoid_is_that_of_their_logits(make: Any) -> None:
     logits, mask = sample(2, 1, 10, 13)
     assert make(sigmoid=False)(torch.sigmoid(logits), mask).item() == pytest.approx(
         make(sigmoid=True)(logits, mask).item(), rel=1e-5
@@ -613,7 +613,7 @@ def test_class_indices_of_another_form_are_refused_with_both_shapes(
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 6, 6, 6), (2, 1, 6)])
-def test_sobel_loss_refuses_what_is_not_2d(shape: tuple[int, ...]) -> None:
+def test_sobel_loss_refuses_input_that_is_not_2d(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=re.escape(f"must be (B, C, H, W), got {list(shape)}")):
         SobelLoss()(torch.zeros(shape), torch.zeros(shape))
 

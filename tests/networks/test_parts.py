@@ -10,21 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.networks import (
-    AddFusion,
-    CoarsePatchAttention,
-    CoarseResidual,
-    ConcatenateFusion,
+from bundle.networks.attention import CoarsePatchAttention, MixedPatchAttention, PixelAttention
+from bundle.networks.blocks import (
+    ChannelProjection,
     ConvBlock,
-    CrossDimensionFusion,
-    MixedPatchAttention,
     MultiScaleConvolution,
-    PixelAttention,
-    ReverseAttention,
-    SliceProjection,
-    SqueezeExcitationFusion,
+    VolumeConvolution,
+    slices_as_channels,
 )
-from bundle.networks.blocks import ChannelProjection, VolumeConvolution, slices_as_channels
+from bundle.networks.fusion import CrossDimensionFusion, Fusion, SliceProjection, SqueezeExcitationFusion
+from bundle.networks.residual import CoarseResidual, ReverseAttention
 
 Array = np.ndarray
 
@@ -223,10 +218,10 @@ def test_slices_become_the_channels_of_the_projection_in_their_order(picked: int
 
 def test_add_and_concatenate_fusion() -> None:
     volume, plane = inputs()
-    add = randomize(AddFusion(16, 2))
+    add = randomize(Fusion(16, 2))
     assert add.out_channels == 16
     assert_equal(add(volume, plane), projection(array(volume), add.project) + array(plane))
-    concatenate = randomize(ConcatenateFusion(16, 2))
+    concatenate = randomize(Fusion(16, 2, concatenate=True))
     assert concatenate.out_channels == 32
     expected = np.concatenate([projection(array(volume), concatenate.project), array(plane)], axis=1)
     assert_equal(concatenate(volume, plane), expected)
@@ -318,7 +313,7 @@ def test_conv_block_is_twice_convolution_norm_relu() -> None:
 @pytest.mark.parametrize("scripted", [False, True])
 @pytest.mark.parametrize("in_channels", [1, 2])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
-def test_3d_convolution_gives_what_a_plain_one_gives_with_its_gradients(
+def test_3d_convolution_has_the_values_and_gradients_of_a_plain_one(
     depth: int, in_channels: int, scripted: bool
 ) -> None:
     conv = ConvBlock(3, in_channels, 3).conv_0.conv

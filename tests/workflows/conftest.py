@@ -1,4 +1,4 @@
-"""What the workflow tests share: a small simulated cohort, a small network, the commands as a user types them."""
+"""Fixtures of the workflow tests: a small simulated cohort, a small network, the commands as a user types them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def command(run_id: str | None, *configs: str, **overrides: object) -> list[str]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs a config in a process of its own, from a folder that is not the bundle's unless told."""
+    """Run a config in another process, by default from another folder than the bundle's."""
 
     def runner(
         run_id: str | None, *configs: str, cwd: Path = tmp_path, **overrides: object

@@ -150,7 +150,7 @@ def test_masks_are_those_of_inference_and_stay_apart_by_folder(
 # One budget
 
 
-def test_the_two_other_tsrl_nets_differ_in_what_they_are_named_for() -> None:
+def test_the_two_other_tsrl_nets_differ_as_their_names_say() -> None:
     with torch.device("meta"):
         eml = parser_of("train.json", *NETWORKS["tsrl_net_eml"].overlays)
         no_crl = parser_of("train.json", *NETWORKS["tsrl_net_no_crl"].overlays)

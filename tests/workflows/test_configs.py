@@ -364,7 +364,7 @@ def test_the_recipe_of_the_weights_does_not_turn_sagittal_slices_front_to_back(
     assert parser.get_parsed_content("train::augmentation").flip == share
 
 
-def test_the_recipe_of_the_weights_bends_and_flips_image_and_label_of_a_batch_alike() -> None:
+def test_the_recipe_of_the_weights_bends_and_flips_image_and_label_of_a_batch_together() -> None:
     """Samples as the loader collates them: a disk, which moves, and is bright where it is lesion."""
     torch.manual_seed(0)
     collate = parser_of(*WEIGHTS).get_parsed_content("train::dataloader::collate_fn")

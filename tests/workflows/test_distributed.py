@@ -122,7 +122,7 @@ def evaluate(processes: int, key: str, datalist: Path, cohort: Path, weights: Pa
     return (output / "cases.csv").read_text()
 
 
-def test_two_processes_learn_what_one_learns(one: tuple[Path, str], two: tuple[Path, str]) -> None:
+def test_two_processes_learn_the_same_weights_as_one(one: tuple[Path, str], two: tuple[Path, str]) -> None:
     single, double = losses(one[1]), losses(two[1])
     assert list(single) == list(double) == list(range(1, EPOCHS + 1))
     for epoch, loss in single.items():
@@ -147,7 +147,7 @@ def test_both_processes_end_with_the_same_weights(two: tuple[Path, str]) -> None
     assert [name for name in names if not torch.equal(first[name], second[name])] == []
 
 
-def test_two_machines_learn_what_two_processes_of_one_learn(
+def test_two_machines_learn_the_same_weights_as_two_processes_of_one(
     cohort: Path, two: tuple[Path, str], tmp_path: Path
 ) -> None:
     output, console = learn_in_two(cohort, tmp_path / "train", machines=2)

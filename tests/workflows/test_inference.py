@@ -318,7 +318,7 @@ def test_without_an_image_it_ends_in_one_sentence(
     [
         ("none.pt", THIN, r"none\.pt does not exist: weights"),
         ("model.pt", {}, r"model\.pt could not be loaded into this network: Error\(s\) in loading state_dict"),
-        ("alone.pt", THIN, r"alone\.pt cannot be used: \S*alone\.json, which says how its images were prepared"),
+        ("alone.pt", THIN, r"alone\.pt cannot be used: \S*alone\.json, which describes how its images were prepared"),
     ],
     ids=["missing", "of another network", "without settings"],
 )

@@ -1,4 +1,4 @@
-"""What MONAI Label makes of the configs: its options reach the components, its training goes on from the weights."""
+"""The configs in MONAI Label: its options reach the components, its training continues from the shipped weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPTIONS = {"threshold": 0.4, "smallest_lesion_ml": 0.025, "registration": True, 
 
 
 def after_request(**changed: object) -> ConfigParser:
-    """The config as MONAI Label's BundleInferTask leaves it: its options replaced, parsed anew."""
+    """Return the config after MONAI Label's BundleInferTask has replaced its options and parsed it again."""
     parser = ConfigParser()
     parser.read_config(str(CONFIGS / "inference.json"))
     parser.get_parsed_content("network_def")
@@ -94,7 +94,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def fine_tune(root: Path, train: list[dict], val: list[dict] | None, run_id: str, **overrides: object) -> None:
-    """What MONAI Label's BundleTrainTask runs."""
+    """Run a training as MONAI Label's BundleTrainTask does."""
     config = str(CONFIGS / "train.json")
     handlers = json.loads(Path(config).read_text())["train"]["handlers"]
     load = {"load_path": str(root / "models" / "model.pt"), "load_dict": {"model": "$@network"}, "strict": False}
@@ -125,7 +125,7 @@ def items(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 @pytest.mark.parametrize("run_id", ["run", ""])  # 3D Slicer asks for "", which evaluates the whole config
 @pytest.mark.parametrize("validated", [True, False])
-def test_training_goes_on_from_the_weights_as_they_were_trained_and_takes_their_place(
+def test_training_continues_from_the_weights_with_their_settings_and_replaces_them(
     run_id: str, validated: bool, root: Path, items: list[dict], saved: list[int]
 ) -> None:
     weights = root / "models" / "model.pt"
@@ -145,7 +145,16 @@ def test_training_goes_on_from_the_weights_as_they_were_trained_and_takes_their_
     assert sorted(file.name for file in (root / "models").iterdir()) == ["model.json", "model.pt"]
 
 
-def test_the_bundle_s_own_validation_share_is_no_validation_where_cases_are_named(
+@pytest.mark.usefixtures("items")
+def test_volumes_of_the_validation_table_are_in_voxels_of_the_weights_settings(root: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "train.json"))
+    parser.update({"bundle_root": str(root), "validate#handlers#0#iterations_per_epoch": 1})
+    assert parser["spacing_mm"] == 1.0
+    assert parser.get_parsed_content("validate::handlers::0").voxel_ml == pytest.approx(0.008)  # 2 mm
+
+
+def test_without_validation_cases_of_monai_label_there_is_no_validation(
     root: Path, items: list[dict], saved: list[int]
 ) -> None:
     fine_tune(root, items[:1], None, "run")

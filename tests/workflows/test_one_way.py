@@ -155,7 +155,9 @@ def test_every_way_gives_the_command_s_mask(
     np.testing.assert_array_equal(found, mask)
 
 
-def test_the_air_is_no_lesion_and_crumbs_are_left_out(mask: np.ndarray, case: dict[str, str], threshold: float) -> None:
+def test_air_is_not_lesion_and_tiny_components_are_removed(
+    mask: np.ndarray, case: dict[str, str], threshold: float
+) -> None:
     image = voxels_of(Path(case["image"]))
     assert mask.any()
     assert not mask[:10].any()

@@ -74,7 +74,7 @@ def segment(network: nn.Module, cases: Cases) -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def masks(learnt: tuple[nn.Module, Cases]) -> list[torch.Tensor]:
-    """What the network finds in the cases that it learnt."""
+    """Return the masks that the network predicts for the cases of its training."""
     return segment(*learnt)
 
 

@@ -65,7 +65,7 @@ def components(node: object) -> Iterator[dict]:
 
 
 def resolve(target: str) -> Any:
-    """What MONAI makes of a ``_target_``."""
+    """Return the component that MONAI finds for a ``_target_``."""
     name = ConfigComponent({"_target_": target}, "", locator=ComponentLocator()).resolve_module_name()
     return locate(str(name))
 
@@ -228,7 +228,7 @@ def parsed_network() -> torch.nn.Module:
     return network.eval()
 
 
-def test_network_takes_and_gives_what_metadata_says() -> None:
+def test_input_and_output_of_the_network_are_those_of_the_metadata() -> None:
     files = {"meta_file": str(CONFIGS / "metadata.json"), "config_file": str(CONFIGS / "inference.json")}
     verify_net_in_out(net_id="network_def", device="cpu", **files)
     with pytest.raises(ValueError, match="output channel number `1` doesn't match: `2`"):
@@ -252,7 +252,7 @@ def test_logits_have_the_spatial_shape_that_metadata_says() -> None:
     assert list(logits.shape) == [1, pred["num_channels"], *pred["spatial_shape"]]
 
 
-def test_exported_network_gives_what_the_eager_one_gives(tmp_path: Path) -> None:
+def test_the_exported_network_gives_the_values_of_the_eager_one(tmp_path: Path) -> None:
     ckpt_export(
         net_id="network_def",
         filepath=str(tmp_path / "model.ts"),

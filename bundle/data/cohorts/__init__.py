@@ -1,4 +1,4 @@
-"""Cohorts as they are downloaded: their cases, united lesion masks and splits."""
+"""Downloaded cohorts: their cases, lesion masks and splits."""
 
 from bundle.data.cohorts.cases import Case, Cohort
 from bundle.data.cohorts.labels import prepare_label

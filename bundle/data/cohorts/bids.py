@@ -1,4 +1,4 @@
-"""Readers of cohorts named as BIDS asks: ``sub-01_ses-1_T1w.nii.gz``."""
+"""Readers of cohorts with BIDS names, such as ``sub-01_ses-1_T1w.nii.gz``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bundle.data.cohorts.cases import Case, Cohort, image_files, without_testing
 __all__ = ["read_atlas_r2", "read_bids"]
 
 _NATIVE = ("T1w", "orig", "native", "individual")
-# What a derivative says of itself, not of the scan it was made from.
+# Entities of a derivative that its source scan does not share.
 _OF_THE_FILE = ("desc", "label", "space")
 
 
@@ -36,20 +36,20 @@ class _Scan:
 
     @property
     def is_lesion_mask(self) -> bool:
-        """Not one drawn on another sequence: ``sub-01_T2w_desc-lesion_mask.nii.gz``."""
+        """Whether it is a lesion mask, but not of another sequence, as ``sub-01_T2w_desc-lesion_mask.nii.gz`` is."""
         named = "lesion" in self.path.name.lower() and self.name.suffix in ("mask", "roi", "lesion")
         return named and "sub" in self.name.entities and set(self.name.words) <= {"T1w", "lesion"}
 
     @property
     def order(self) -> tuple:
-        """Native space first, then scans before what was made of them, short names, first runs, high folders."""
+        """Sort key: native space first, then scans before derivatives, short names, first runs, upper folders."""
         run = self.name.entities.get("run", "").zfill(9)
-        made = self.space is not None, "desc" in self.name.entities
-        return *made, len(self.name.entities), run, self.path.name, len(self.path.parts), str(self.path)
+        derived = self.space is not None, "desc" in self.name.entities
+        return *derived, len(self.name.entities), run, self.path.name, len(self.path.parts), str(self.path)
 
 
 def _image_of(mask: _Scan, images: Sequence[_Scan]) -> _Scan | None:
-    """The image in the mask's space that contradicts nothing in its name, with most in common; then the first."""
+    """Return the image in the mask's space with the most equal entities and no different one; of several the first."""
 
     def shared(image: _Scan) -> list[bool]:
         ours, theirs = mask.name.entities, image.name.entities
@@ -60,7 +60,7 @@ def _image_of(mask: _Scan, images: Sequence[_Scan]) -> _Scan | None:
 
 
 def _case(images: Sequence[_Scan], masks: Sequence[_Scan]) -> Case | str:
-    """The one case of a session that has masks, or why there is none."""
+    """Return the case of a session that has masks, or a sentence on why there is none."""
     paired = [(mask, image) for mask in masks if (image := _image_of(mask, images))]
     if not paired:
         return (
@@ -77,7 +77,7 @@ def _case(images: Sequence[_Scan], masks: Sequence[_Scan]) -> Case | str:
 
 
 def _read_sessions(files: Sequence[Path]) -> tuple[Cohort, list[Path]]:
-    """The case of every session that has a lesion mask, and the first image of every one that has none."""
+    """Return the case of each session with a lesion mask, and the first image of each session without."""
     sessions: dict[tuple, tuple[list[_Scan], list[_Scan]]] = defaultdict(lambda: ([], []))
     for scan in (_Scan(file, parse_name(file)) for file in files):
         if scan.name.is_t1w or scan.is_lesion_mask:
@@ -92,12 +92,12 @@ def _read_sessions(files: Sequence[Path]) -> tuple[Cohort, list[Path]]:
 
 
 def read_bids(root: Path) -> Cohort:
-    """BIDS with lesion masks in ``derivatives/`` or beside the images: one case for each session that has a mask.
+    """Read BIDS with lesion masks in ``derivatives/`` or beside the images: a case for each session that has a mask.
 
     A mask's name contains ``lesion`` and ends in ``_mask``, ``_roi`` or ``_lesion``. It belongs to the T1w image of its
-    subject, session and space whose name contradicts its own in nothing (``run``, ``acq``); of several, to the one with
-    the shortest name, then the first run. Where a session has pairs in several spaces or runs, the native one and the
-    first run are taken. Sessions without a mask, such as controls, are left out.
+    subject, session and space that differs in no other entity, such as ``run`` or ``acq``; of several, to the one with
+    the shortest name, then the first run. Of pairs in several spaces or runs, the native space and the first run are
+    taken. Sessions without a mask, such as controls, are left out.
     """
     cohort, unlabelled = _read_sessions(image_files(root))
     if unlabelled and cohort.cases:
@@ -107,10 +107,10 @@ def read_bids(root: Path) -> Cohort:
 
 
 def read_atlas_r2(root: Path) -> Cohort:
-    """ATLAS R2.0: ``Training/R001/sub-r001s001/ses-1/anat/``; the site is the subject's, ``R001``.
+    """Read ATLAS R2.0: ``Training/R001/sub-r001s001/ses-1/anat/``; the site is in the subject's name, ``R001``.
 
-    Liew et al., Scientific Data 9, 320 (2022): 655 public cases in MNI space, and 300 below ``Testing`` whose masks are
-    not public, which are left out.
+    Liew et al., Scientific Data 9, 320 (2022): 655 public cases in MNI space. The 300 cases below ``Testing``, whose
+    masks are not public, are left out.
     """
     files, notes = without_testing(image_files(root), root)
     cohort, unlabelled = _read_sessions(files)

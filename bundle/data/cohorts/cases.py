@@ -1,4 +1,4 @@
-"""What a layout's reader finds: cases, and a sentence for everything that is not one."""
+"""Cases of a cohort, and sentences on what cannot be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Case", "Cohort", "case_of", "image_files", "repeated_cases", "withou
 
 @dataclass(frozen=True)
 class Case:
-    """One T1w image and the lesion masks that belong to it."""
+    """A T1w image and its lesion masks."""
 
     name: str
     subject: str
@@ -26,14 +26,14 @@ class Case:
 
 @dataclass
 class Cohort:
-    """The cases of a folder, sentences on what is wrong there, and notes on what was left out."""
+    """The cases of a folder, sentences on the faults in it, and notes on what was left out."""
 
     cases: list[Case] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, case: Case | str) -> None:
-        """Adds a case, or the sentence on why there is none."""
+        """Add a case, or a sentence on why there is none."""
         if isinstance(case, Case):
             self.cases.append(case)
         else:
@@ -46,20 +46,20 @@ def image_files(root: Path) -> list[Path]:
 
 
 def without_testing(files: Sequence[Path], root: Path) -> tuple[list[Path], list[str]]:
-    """The files that are in no folder of a challenge's hidden test, and a note on the others."""
+    """Return the files that are not in a challenge's Testing folder, and a note on the others."""
     hidden = [file for file in files if "testing" in str(file.relative_to(root).parent).lower()]
     note = f"left out: images in a Testing folder, whose masks are not public ({len(hidden)})"
     return [file for file in files if file not in set(hidden)], [note] if hidden else []
 
 
 def case_of(folder: Path, images: Sequence[Path], masks: Sequence[Path], facts: dict[str, str]) -> Case | str:
-    """The case in a folder that holds one T1w image and its masks, or a sentence on what it has too much or too little.
+    """Return the case of a folder, or a sentence if it does not have one T1w image and at least one mask.
 
     Args:
-        folder: of the case.
+        folder: folder of the case.
         images: its T1w images.
         masks: its lesion masks.
-        facts: ``name`` and ``subject``, and ``session`` and ``site`` where they are known.
+        facts: ``name`` and ``subject``, and ``session`` and ``site`` if they are known.
     """
     if not images:
         return f"{folder} has no T1w image: one is expected beside its lesion masks."
@@ -71,12 +71,12 @@ def case_of(folder: Path, images: Sequence[Path], masks: Sequence[Path], facts: 
 
 
 def repeated_cases(cases: Iterable[Case]) -> list[str]:
-    """A sentence for every name that several cases have."""
+    """Return a sentence for each name that several cases have."""
     images = defaultdict(list)
     for case in cases:
         images[case.name].append(str(case.image))
     return [
-        f"Case {name} is there {len(files)} times, as {' and '.join(files)}: once is expected."
+        f"Case {name} exists {len(files)} times, as {' and '.join(files)}: once is expected."
         for name, files in images.items()
         if len(files) > 1
     ]

@@ -1,4 +1,4 @@
-"""Readers of cohorts with one folder for each case, and of images/ beside labels/."""
+"""Readers of cohorts with a folder for each case, and of images/ beside labels/."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ def _is_t1w(file: Path) -> bool:
 
 
 def read_atlas_r1(root: Path) -> Cohort:
-    """ATLAS R1.1: ``Site1/031768/t01/`` with one ``*t1w*`` and one or more ``*LesionSmooth*``, which belong together.
+    """Read ATLAS R1.1: ``Site1/031768/t01/`` with one ``*t1w*`` and one or more ``*LesionSmooth*``.
 
-    Liew et al., Scientific Data 5, 180011 (2018): 229 T1w images of 220 people in MNI space. Wherever in ``root`` the
-    folders of the sites lie; the table and the template beside them do not count.
+    Liew et al., Scientific Data 5, 180011 (2018): 229 T1w images of 220 people in MNI space. The folders of the sites
+    may be anywhere in ``root``; the table and the template beside them are ignored.
     """
     cohort, folders = Cohort(), defaultdict(list)
     for file in filter(lambda file: _is_mask(file) or _is_t1w(file), image_files(root)):
         above = (folder for folder in file.parents if folder.is_relative_to(root))
         folder = next((folder for folder in above if _SESSION.fullmatch(folder.name)), None)
         if folder is None:
-            cohort.add(f"{file} lies in no folder of a session: a path like Site1/031768/t01/{file.name} is expected.")
+            cohort.add(
+                f"{file} is not in the folder of a session: a path like Site1/031768/t01/{file.name} is expected."
+            )
         else:
             folders[folder].append(file)
     for folder, files in folders.items():
@@ -53,10 +55,10 @@ def read_atlas_r1(root: Path) -> Cohort:
 
 
 def read_isles_2015(root: Path) -> Cohort:
-    """ISLES 2015 SISS: a folder for each case with a ``*MR_T1*`` and an ``*OT*``, each in a folder of its own or not.
+    """Read ISLES 2015 SISS: a folder for each case with ``*MR_T1*`` and ``*OT*``, each in its own folder or not.
 
-    Maier et al., Medical Image Analysis 35 (2017): 28 training cases, skull-stripped, 1 mm. The other sequences do not
-    count; cases below a Testing folder have no public masks and are left out.
+    Maier et al., Medical Image Analysis 35 (2017): 28 training cases, skull-stripped, 1 mm. Other sequences are not
+    read; cases below a Testing folder have no public masks and are left out.
     """
     files, notes = without_testing(image_files(root), root)
     cohort = Cohort(notes=notes)
@@ -71,7 +73,7 @@ def read_isles_2015(root: Path) -> Cohort:
 
 
 def read_plain(root: Path) -> Cohort:
-    """``images/`` and ``labels/`` with equal names; a subject is told by ``sub-<label>``, or else is the name."""
+    """Read ``images/`` and ``labels/`` with equal names; the subject is ``sub-<label>``, or else the name."""
     cohort = Cohort()
     if not (root / "images").is_dir() or not (root / "labels").is_dir():
         return cohort

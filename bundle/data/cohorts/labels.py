@@ -1,4 +1,4 @@
-"""One checked label for each case."""
+"""The checked label of a case."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["prepare_label"]
 
 @contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Turns whatever a damaged file makes a reader raise into a sentence."""
+    """Raise any error of a damaged file as a sentence."""
     try:
         yield
     except Exception as error:
@@ -28,18 +28,18 @@ def _explained(file: Path) -> Iterator[None]:
 
 
 def _open(file: Path) -> Any:
-    """A 3D volume whose file is whole; its voxels are not kept."""
+    """Return a 3D volume after a check that its file is complete; its voxels are not kept."""
     with _explained(file):
         check_gzip(file)
         volume = nib.load(file)
         if not file.name.lower().endswith((".gz", ".mgz")):
-            volume.dataobj.get_unscaled()  # mapped, not read: a file that is too short fails here
+            volume.dataobj.get_unscaled()  # memory-mapped, not read; fails if the file is too short
     check_one_volume(file, volume.shape, "volume")
     return volume
 
 
 def _read_mask(file: Path, image: Any, image_file: Path) -> np.ndarray:
-    """A mask's voxels as they are stored, ``(H, W, D)``, on the grid of its image."""
+    """Return the stored voxels of a mask, ``(H, W, D)``, after a check that it is on the grid of its image."""
     mask = _open(file)
     check_same_grid(file, mask, image_file, image)
     with _explained(file):
@@ -47,22 +47,21 @@ def _read_mask(file: Path, image: Any, image_file: Path) -> np.ndarray:
 
 
 def prepare_label(case: Case, folder: str | Path) -> tuple[Path, float]:
-    """Unites a case's masks into one label, and checks it and the image.
+    """Combine the masks of a case into one label, and check it and the image.
 
-    Whatever is over 0.5 in any mask is lesion: masks of 0 and 255, or of 0.9999, are met with. A single mask of 0 and 1
-    is the label as it lies; anything else becomes ``folder/<name>.nii.gz``, uint8, 0 and 1, with the image's affine.
-    The image's voxels are decompressed once and not kept; a mask's are read once.
+    Voxels above 0.5 in any mask are lesion, as there are masks of 0 and 255, or of 0.9999. A single mask of 0 and 1 is
+    the label; otherwise ``folder/<name>.nii.gz`` is written, uint8, 0 and 1, with the image's affine.
 
     Args:
         case: with one mask or more.
-        folder: where a new label goes.
+        folder: folder of new labels.
 
     Returns:
         The label's file and the volume of the lesion in mL.
 
     Raises:
-        InputError: when a file is damaged or no 3D volume, a mask is of another shape or place than the image, or no
-            voxel is lesion.
+        InputError: when a file is damaged or not a 3D volume, a mask is not on the grid of the image, or there is no
+            lesion voxel.
     """
     image = _open(case.image)
     union = np.zeros(image.shape[:3], dtype=bool)
@@ -70,7 +69,7 @@ def prepare_label(case: Case, folder: str | Path) -> tuple[Path, float]:
         voxels = _read_mask(file, image, case.image)
         union |= voxels > 0.5
     if not union.any():
-        raise InputError(f"{' and '.join(map(str, case.masks))} has no lesion voxel: some over 0.5 are expected.")
+        raise InputError(f"{' and '.join(map(str, case.masks))} has no lesion voxel: some above 0.5 are expected.")
     volume_ml = float(np.count_nonzero(union) * abs(np.linalg.det(image.affine[:3, :3])) / 1000)
     if len(case.masks) == 1 and np.array_equal(voxels, union):
         return case.masks[0], volume_ml

@@ -1,4 +1,4 @@
-"""The layouts that can be read, by name."""
+"""The folder layouts of cohorts, by name."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["LAYOUTS", "Layout", "read_cohort"]
 
 
 class Layout(NamedTuple):
-    """A way in which cohorts lie in folders."""
+    """The folder layout of a cohort."""
 
     title: str
     read: Callable[[Path], Cohort]
     example: str
-    """Of a case, for whoever gives a wrong folder."""
+    """Files of a case, for the error on another folder."""
     released: int | None = None
     """Number of cases in the release."""
 
@@ -52,11 +52,11 @@ LAYOUTS = {
     ),
     "plain": Layout("images/ and labels/", read_plain, "images/case_1.nii.gz with labels/case_1.nii.gz"),
 }
-"""By the name that the command takes."""
+"""Layouts by the name that ``scripts.prepare`` takes."""
 
 
 def read_cohort(layout: str, source: str | Path) -> Cohort:
-    """The cases of a downloaded cohort; only names are read.
+    """Return the cases of a downloaded cohort, from the names of its files.
 
     Args:
         layout: one of :data:`LAYOUTS`.
@@ -76,7 +76,7 @@ def read_cohort(layout: str, source: str | Path) -> Cohort:
         raise InputError(f"{root} is not a folder: {title} is expected there, unpacked.")
     cohort = read(root.resolve())
     if not cohort.cases and not cohort.problems:
-        raise InputError(f"{root} holds no case of {title}: one looks like {example}.")
+        raise InputError(f"{root} holds no case of {title}, such as {example}.")
     cohort.cases.sort(key=lambda case: case.name)
     cohort.problems += repeated_cases(cohort.cases)
     return cohort

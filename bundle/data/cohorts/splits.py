@@ -1,4 +1,4 @@
-"""Splits of a cohort: the same for the same seed, and never one subject on two sides."""
+"""Splits of a cohort into training and test, the same for the same seed, with each subject on one side."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bundle.errors import InputError
 __all__ = ["SPLITS", "split_cases", "wanted_test_cases"]
 
 SPLITS = ("holdout", "folds", "sites")
-"""8:2 by case, folds, and each site left out once."""
+"""8:2 by case, cross-validation, and leave one site out."""
 
 _TEST_SHARE = 0.2
 
@@ -21,7 +21,7 @@ _Sides = tuple[list[Case], list[Case]]
 
 
 def wanted_test_cases(count: int) -> int:
-    """How many of ``count`` cases are for the test at 8:2: 46 of 229."""
+    """Return how many of ``count`` cases are for the test at 8:2, such as 46 of 229."""
     return max(round(_TEST_SHARE * count), 1)
 
 
@@ -30,12 +30,12 @@ def _sides(cases: Sequence[Case], test: Container[str]) -> _Sides:
 
 
 def _shuffled(sizes: Counter[str], seed: int) -> list[str]:
-    # RandomState's stream is frozen, so that a seed means the same split in every version.
+    # RandomState gives the same numbers in every version of numpy.
     return [str(subject) for subject in np.random.RandomState(seed).permutation(sorted(sizes))]
 
 
 def _holdout(sizes: Counter[str], seed: int) -> list[str]:
-    """Subjects who have as many cases as wanted, or as near below as their sessions allow; the first of the shuffle."""
+    """Return the first subjects of the shuffle that have the wanted number of cases, or the nearest number below."""
     wanted = wanted_test_cases(sizes.total())
     reached: dict[int, list[str]] = {0: []}
     for subject in _shuffled(sizes, seed):
@@ -53,7 +53,7 @@ def _holdout(sizes: Counter[str], seed: int) -> list[str]:
 
 
 def _folds(sizes: Counter[str], seed: int, folds: int) -> list[list[str]]:
-    """Subjects of each fold: those with many cases first, each to the fold that has fewest."""
+    """Return the subjects of each fold: those with the most cases first, each to the fold with the fewest."""
     if not isinstance(folds, int) or not 2 <= folds <= len(sizes):
         raise InputError(f"folds must be 2 to the number of subjects, {len(sizes)}, got {folds}.")
     parts: list[list[str]] = [[] for _ in range(folds)]
@@ -63,11 +63,11 @@ def _folds(sizes: Counter[str], seed: int, folds: int) -> list[list[str]]:
 
 
 def _sites(cases: Sequence[Case]) -> dict[str, set[str]]:
-    """Subjects of each site."""
+    """Return the subjects of each site."""
     sites: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         if case.site is None:
-            raise InputError(f"The site of {case.name} is not known: only ATLAS can be split by site.")
+            raise InputError(f"The site of {case.name} is unknown: only ATLAS can be split by site.")
         sites[case.site].add(case.subject)
     if len(sites) < 2:
         raise InputError(f"All cases are of site {next(iter(sites))}: two sites or more are needed to leave one out.")
@@ -78,27 +78,27 @@ def _sites(cases: Sequence[Case]) -> dict[str, set[str]]:
 
 
 def split_cases(cases: Sequence[Case], split: str, seed: int = 0, folds: int = 5) -> dict[str, _Sides]:
-    """Training and test cases of each datalist.
+    """Return the training and test cases of each datalist.
 
     Args:
-        cases: in any order, which they keep.
-        split: ``holdout`` is 8:2 by case, one datalist; ``folds`` has each case in the test of one of several; in those
-            of ``sites`` one site is the test, which tells more about scans from elsewhere.
-        seed: of the shuffle, 0 or more; ``sites`` has none.
-        folds: how many; their sizes in cases are as equal as the subjects' sessions allow.
+        cases: the cases, whose order is kept.
+        split: ``holdout`` is one datalist, 8:2 by case; ``folds`` is cross-validation, with each case in one test;
+            ``sites`` has each site as a test once, which shows how scans of another site are segmented.
+        seed: of the shuffle, 0 or more; not used for ``sites``.
+        folds: number of folds; their numbers of cases are as equal as the subjects' sessions allow.
 
     Returns:
-        ``(training, test)`` of ``datalist``, of ``fold_1`` and so on, or of ``without_<site>`` and so on.
+        ``(training, test)`` by name: ``datalist``, or ``fold_1`` and so on, or ``without_<site>`` and so on.
 
     Raises:
-        InputError: when there is no such split, or the subjects or sites are too few for it.
+        InputError: when there is no such split, or there are too few subjects or sites for it.
     """
     if split not in SPLITS:
         raise InputError(f"There is no split {split!r}: choose from {', '.join(SPLITS)}.")
     if split == "sites":
         return {f"without_{site}": _sides(cases, subjects) for site, subjects in _sites(cases).items()}
     if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be an integer from 0 on, got {seed}.")
+        raise InputError(f"seed must be an integer of 0 or more, got {seed}.")
     sizes = Counter(case.subject for case in cases)
     if split == "holdout":
         return {"datalist": _sides(cases, _holdout(sizes, seed))}

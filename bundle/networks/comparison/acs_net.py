@@ -15,7 +15,7 @@ __all__ = ["ACSNet"]
 
 
 class NonLocal(nn.Module):
-    """Non-local block (Wang et al., CVPR 2018) whose keys and values are max-pooled; at first it changes nothing."""
+    """Non-local block (Wang et al., CVPR 2018) with max-pooled keys and values; initially the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,21 +26,20 @@ class NonLocal(nn.Module):
         self.out = nn.Sequential(nn.Conv2d(inner, channels, kernel_size=1), norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, channels, H, W)`` to the same shape."""
+        """Return features of the input's shape ``(B, channels, H, W)``."""
         maps = self.query(x), F.max_pool2d(self.key(x), 2), F.max_pool2d(self.value(x), 2)
         query, key, value = (features.flatten(2).transpose(1, 2) for features in maps)
         found = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        out: torch.Tensor = self.out(found.transpose(1, 2).unflatten(2, x.shape[2:])) + x
-        return out
+        return self.out(found.transpose(1, 2).unflatten(2, x.shape[2:])) + x
 
 
 class GlobalContext(nn.Module):
-    """Global context module: the deepest features at several grids and under non-local attention.
+    """Global context module: the deepest features pooled to several grids and with non-local attention.
 
     Args:
         in_channels: channels of the deepest features.
         channels: channels of each of the four contexts.
-        out_channels: channels of what each decoder level gets.
+        out_channels: channels of the context of each decoder level.
         grids: cells along each side of the pooled maps.
     """
 
@@ -58,7 +57,7 @@ class GlobalContext(nn.Module):
         self.out = nn.ModuleList(nn.Sequential(nn.Conv2d(joined, c, 3, padding=1), nn.ReLU()) for c in out_channels)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """``(B, in_channels, H, W)`` to one map ``(B, out_channels[i], H, W)`` for each decoder level."""
+        """Return a map ``(B, out_channels[i], H, W)`` for each decoder level."""
         joined = torch.cat([resize(context(x), x) for context in self.contexts], dim=1)
         return [out(joined) for out in self.out]
 
@@ -69,7 +68,7 @@ class SelectionLevel(nn.Module):
     Args:
         in_channels: channels from the deeper level.
         skip_channels: channels of the skip and of the global context, each.
-        out_channels: channels that it gives.
+        out_channels: channels of the output.
     """
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
@@ -84,20 +83,19 @@ class SelectionLevel(nn.Module):
         self.convs = conv_row(joined, joined // 4, out_channels)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """The deeper level's ``x``, the encoder's ``skip`` and the global ``context``, one size, to features of it."""
-        # 1 where the side prediction is undecided, 0 where it is sure.
+        """Return features of the deeper level's ``x``, the encoder's ``skip`` and the ``context``, all of one size."""
+        # 1 where the side prediction is 0.5, 0 where it is 0 or 1.
         undecided = 1 - (2 * torch.sigmoid(self.side(x)) - 1).abs()
         joined = torch.cat([skip + undecided * skip, self.non_local(x), context], dim=1)
-        features: torch.Tensor = self.convs(self.select(joined))
-        return features
+        return self.convs(self.select(joined))
 
 
 class ACSNet(SliceStackNetwork):
-    """ACSNet (Zhang et al., MICCAI 2020): a ResNet-34 U-Net that attends to where its side predictions are undecided.
+    """ACSNet (Zhang et al., MICCAI 2020): a ResNet-34 U-Net that attends to where its side predictions are uncertain.
 
-    ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 32. The thesis has no count
-    of it; it has 29,446,545 parameters with one input channel and 29,455,953 with four. The side predictions, which the
-    paper supervises, here learn through the attention that they steer.
+    ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 32. The thesis gives no
+    count; it has 29,446,545 parameters with one input channel and 29,455,953 with four. The paper supervises the side
+    predictions; here they learn through the attention that depends on them.
 
     Args:
         in_channels: stacked slices.
@@ -125,5 +123,4 @@ class ACSNet(SliceStackNetwork):
         features = self.deepest(deep)
         for level, skip, context in zip(self.decoder, reversed(skips), self.context(deep), strict=True):
             features = level(resize(features, skip), skip, resize(context, skip))
-        logits: torch.Tensor = self.head(resize(features, x))
-        return logits
+        return self.head(resize(features, x))

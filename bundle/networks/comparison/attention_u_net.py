@@ -18,8 +18,8 @@ class AttentionUNet(SliceStackNetwork):
     """Attention U-Net (Oktay et al., MIDL 2018) in its widespread 2D form: gates at full scale, nearest upsampling.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 16. With one input channel
-    it has the thesis's 34,877,421 parameters, with four 34,879,149. The gates are MONAI's; MONAI's ``AttentionUnet``
-    strides and deconvolves, and so has others.
+    it has the thesis's 34,877,421 parameters, with four 34,879,149. The gates are MONAI's; its ``AttentionUnet`` uses
+    strides and deconvolutions, and so has other counts.
 
     Args:
         in_channels: stacked slices.
@@ -43,5 +43,4 @@ class AttentionUNet(SliceStackNetwork):
         for up, gate, level, skip in zip(self.up, self.gates, self.decoder, reversed(skips), strict=True):
             x = up(x)
             x = level(torch.cat([gate(g=x, x=skip), x], dim=1))
-        logits: torch.Tensor = self.head(x)
-        return logits
+        return self.head(x)

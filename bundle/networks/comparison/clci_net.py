@@ -15,7 +15,7 @@ __all__ = ["CLCINet"]
 
 
 class FusingLevel(nn.Module):
-    """Encoder level of cross-level feature fusion: all finer levels, strided to its size, then two convolutions.
+    """Encoder level of cross-level feature fusion: all finer levels, strided to its size, and two convolutions.
 
     Args:
         finer: channels of the finer levels, from the finest.
@@ -30,10 +30,9 @@ class FusingLevel(nn.Module):
         self.convs = conv_row(8 * channels, 2 * channels, 2 * channels)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """The finer levels' features to ``(B, 2C, H/2, W/2)``, where the last of them is ``(B, C, H, W)``."""
+        """Return ``(B, 2C, H/2, W/2)`` of the finer levels' features, the last of which is ``(B, C, H, W)``."""
         strided = [down(finer) for down, finer in zip(self.down, features, strict=True)]
-        fused: torch.Tensor = self.convs(self.fuse(torch.cat([F.max_pool2d(features[-1], 2), *strided], dim=1)))
-        return fused
+        return self.convs(self.fuse(torch.cat([F.max_pool2d(features[-1], 2), *strided], dim=1)))
 
 
 class FusingPyramid(nn.Module):
@@ -41,7 +40,7 @@ class FusingPyramid(nn.Module):
 
     Args:
         widths: channels of the levels, from the finest.
-        channels: channels of each of the nine maps; four times as many come out.
+        channels: channels of each of the nine maps; the output has four times as many.
     """
 
     def __init__(self, widths: list[int], channels: int) -> None:
@@ -58,14 +57,13 @@ class FusingPyramid(nn.Module):
         self.join = conv_unit(9 * channels, 4 * channels, kernel_size=1)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """The five levels' features to ``(B, 4 * channels, H/16, W/16)``."""
+        """Return ``(B, 4 * channels, H/16, W/16)`` of the five levels' features."""
         *finer, deep = features
         maps = [down(level) for down, level in zip(self.down, finer, strict=True)]
         maps += [atrous(deep) for atrous in self.atrous]
-        # Spread before the batch norm, which in train() refuses one value per channel: a last batch of one slice.
+        # Expanded before the batch norm, which in train() refuses one value per channel, as in a batch of one slice.
         maps.append(self.image(deep.mean(dim=(2, 3), keepdim=True).expand_as(deep)))
-        joined: torch.Tensor = self.join(torch.cat(maps, dim=1))
-        return joined
+        return self.join(torch.cat(maps, dim=1))
 
 
 class InferenceLevel(nn.Module):
@@ -73,7 +71,7 @@ class InferenceLevel(nn.Module):
 
     Args:
         in_channels: channels of the deeper level.
-        channels: channels of the skip, and what it gives.
+        channels: channels of the skip and of the output.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -88,22 +86,21 @@ class InferenceLevel(nn.Module):
         self.convs = conv_row(channels, channels, channels)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        """``(B, in_channels, H/2, W/2)`` and the skip ``(B, channels, H, W)`` to ``(B, channels, H, W)``."""
+        """Return ``(B, channels, H, W)`` of ``(B, in_channels, H/2, W/2)`` and the skip ``(B, channels, H, W)``."""
         steps = self.up(x), self.skip(skip)
         hidden = cell = torch.zeros_like(steps[0])
         for step in steps:
             keep, write, candidate, show = self.gates(torch.cat([step, hidden], dim=1)).chunk(4, dim=1)
             cell = keep.sigmoid() * cell + write.sigmoid() * candidate.tanh()
             hidden = show.sigmoid() * cell.tanh()
-        features: torch.Tensor = self.convs(hidden)
-        return features
+        return self.convs(hidden)
 
 
 class CLCINet(SliceStackNetwork):
     """CLCI-Net (Yang et al., MICCAI 2019): cross-level fusion in the encoder, context inference in the decoder.
 
-    ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 16. The thesis has no count
-    of it; it has 36,813,025 parameters with one input channel and 36,813,889 with four.
+    ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 16. The thesis gives no
+    count; it has 36,813,025 parameters with one input channel and 36,813,889 with four.
 
     Args:
         in_channels: stacked slices.
@@ -130,5 +127,4 @@ class CLCINet(SliceStackNetwork):
         x = self.dropout(self.pyramid(features))
         for decode, skip in zip(self.decoder, reversed(features[:-1]), strict=True):
             x = decode(x, skip)
-        logits: torch.Tensor = self.head(x)
-        return logits
+        return self.head(x)

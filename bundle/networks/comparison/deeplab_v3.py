@@ -18,8 +18,8 @@ class DeepLabV3(SliceStackNetwork):
     """DeepLab v3 (Chen et al., arXiv 1706.05587, 2017): ResNet-101 at 1/16, atrous spatial pyramid pooling.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 16. With one input channel
-    it has the thesis's 58,158,145 parameters, with four 58,159,873. They are those of a ResNet whose stem is three
-    3x3 convolutions, which the paper has not.
+    it has the thesis's 58,158,145 parameters, with four 58,159,873. The counts are those of a ResNet with a stem of
+    three 3x3 convolutions; the paper's has one of 7x7.
 
     Args:
         in_channels: stacked slices.
@@ -53,7 +53,7 @@ class DeepLabV3(SliceStackNetwork):
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits; see :meth:`SliceStackNetwork.logits`."""
         deep = self.encoder(x)[-1]
-        # Spread before the batch norm, which in train() refuses one value per channel: a last batch of one slice.
+        # Expanded before the batch norm, which in train() refuses one value per channel, as in a batch of one slice.
         image = self.image(deep.mean(dim=(2, 3), keepdim=True).expand_as(deep))
         joined = self.join(torch.cat([*(level(deep) for level in self.pyramid), image], dim=1))
         return resize(self.head(joined), x)

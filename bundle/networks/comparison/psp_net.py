@@ -17,10 +17,10 @@ __all__ = ["PSPNet"]
 
 
 class PSPNet(SliceStackNetwork):
-    """PSPNet (Zhao et al., CVPR 2017) on a dilated ResNet-34, with three upsampling steps behind the pyramid.
+    """PSPNet (Zhao et al., CVPR 2017) on a dilated ResNet-34, with three upsampling steps after the pyramid.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 8. With one input channel
-    it has the thesis's 27,494,276 parameters, with four 27,503,684. The paper has ResNet-50 and deeper, a convolution
+    it has the thesis's 27,494,276 parameters, with four 27,503,684. The paper has ResNet-50 or deeper, a convolution
     that narrows each pooled map, and one upsampling by 8; the thesis's count is that of a public PyTorch version.
 
     Args:
@@ -54,5 +54,4 @@ class PSPNet(SliceStackNetwork):
         x = self.dropouts[0](F.relu(self.join(torch.cat([*pooled, deep], dim=1))))
         for up, dropout in zip(self.up, list(self.dropouts)[1:], strict=True):
             x = dropout(up(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)))
-        logits: torch.Tensor = self.head(x)
-        return logits
+        return self.head(x)

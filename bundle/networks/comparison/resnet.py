@@ -12,16 +12,13 @@ from torch.nn import functional as F
 
 from bundle.networks.comparison.parts import conv_row, conv_unit
 
-__all__ = ["RESNET_34", "ResNetEncoder"]
-
-RESNET_34 = (3, 4, 6, 3)
-"""Blocks of the four stages."""
+__all__ = ["ResNetEncoder"]
 
 
 def _stage(
     block: type[ResNetBlock | ResNetBottleneck], in_channels: int, planes: int, depth: int, stride: int, dilation: int
 ) -> nn.Sequential:
-    """``(B, in_channels, H, W)`` to ``(B, planes * expansion, H / stride, W / stride)``."""
+    """Return blocks from ``(B, in_channels, H, W)`` to ``(B, planes * expansion, H / stride, W / stride)``."""
     channels = planes * block.expansion
     shortcut = None
     if stride != 1 or in_channels != channels:
@@ -35,23 +32,23 @@ def _stage(
 
 
 class ResNetEncoder(nn.Module):
-    """ResNet of MONAI's blocks (He et al., CVPR 2016), whose last stages may be dilated instead of strided.
+    """ResNet of MONAI's blocks (He et al., CVPR 2016) whose last stages may be dilated instead of strided.
 
-    MONAI's own ``ResNet`` has no dilation and no stem of three convolutions.
+    MONAI's ``ResNet`` has no dilation and no stem of three convolutions.
 
     Args:
         in_channels: channels of the input.
-        depths: blocks of the four stages.
+        depths: blocks of the four stages; the default is ResNet-34's.
         width: channels of the first stage's convolutions, doubled from stage to stage.
-        bottleneck: three convolutions a block, with four times the channels behind them, instead of two.
+        bottleneck: blocks of three convolutions, with four times the channels at their end, instead of two.
         output_stride: scale at which the downsampling ends, 8, 16 or 32.
-        deep_stem: three 3x3 convolutions with ``2 * width`` channels behind them, instead of one of 7x7.
+        deep_stem: three 3x3 convolutions, with ``2 * width`` channels at their end, instead of one of 7x7.
     """
 
     def __init__(
         self,
         in_channels: int,
-        depths: Sequence[int] = RESNET_34,
+        depths: Sequence[int] = (3, 4, 6, 3),
         width: int = 64,
         bottleneck: bool = False,
         output_stride: int = 32,
@@ -65,7 +62,7 @@ class ResNetEncoder(nn.Module):
         else:
             self.stem = conv_unit(in_channels, width, kernel_size=7, strides=2, bias=False)
         self.channels = [2 * width if deep_stem else width]
-        """Of the stem and of the four stages."""
+        """Channels of the stem and of the four stages."""
         self.stages = nn.ModuleList()
         scale, dilation = 4, 1
         for level, depth in enumerate(depths):
@@ -76,7 +73,7 @@ class ResNetEncoder(nn.Module):
             self.channels.append((width << level) * block.expansion)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """``(B, in_channels, H, W)`` to the features of the stem, at 1/2, and of the stages, at 1/4, 1/8 and deeper."""
+        """Return the features of the stem, at 1/2, and of the four stages, from 1/4 down to ``output_stride``."""
         features = [self.stem(x)]
         x = F.max_pool2d(features[0], kernel_size=3, stride=2, padding=1)
         for stage in self.stages:

@@ -13,7 +13,7 @@ __all__ = ["SegNet"]
 
 
 class SegNet(SliceStackNetwork):
-    """SegNet (Badrinarayanan et al., IEEE TPAMI 2017): VGG-16 and its mirror image, which unpools to the maxima.
+    """SegNet (Badrinarayanan et al., IEEE TPAMI 2017): VGG-16 and its mirror image with max-unpooling.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 32. With one input channel
     it has the thesis's 29,442,433 parameters, with four 29,444,161.
@@ -41,5 +41,4 @@ class SegNet(SliceStackNetwork):
             maxima.append(indices)
         for level, indices in zip(self.decoder, reversed(maxima), strict=True):
             x = level(F.max_unpool2d(x, indices, [2, 2]))
-        logits: torch.Tensor = self.head(x)
-        return logits
+        return self.head(x)

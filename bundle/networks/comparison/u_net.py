@@ -29,7 +29,7 @@ class UNet(SliceStackNetwork):
         super().__init__(in_channels)
         widths = [width * factor for factor in (1, 2, 4, 8, 8)]
         self.encoder = nn.ModuleList(conv_row(i, o, o) for i, o in pairwise([in_channels, *widths]))
-        # Each level halves its channels for the next, finer one, in which the skip brings as many again.
+        # Each level halves its channels, as the skip adds as many in the next, finer level.
         self.decoder = nn.ModuleList(conv_row(2 * c, c, o) for c, o in pairwise([*widths[3::-1], width]))
         self.head = nn.Conv2d(width, out_channels, kernel_size=1)
 
@@ -38,5 +38,4 @@ class UNet(SliceStackNetwork):
         *skips, x = encode(self.encoder, x)
         for level, skip in zip(self.decoder, reversed(skips), strict=True):
             x = level(torch.cat([skip, resize(x, skip)], dim=1))
-        logits: torch.Tensor = self.head(x)
-        return logits
+        return self.head(x)

@@ -13,16 +13,16 @@ from bundle.networks.slice_stack_network import SliceStackNetwork
 __all__ = ["UNetPlusPlus"]
 
 _NODES = [(scale, column) for column in range(1, 5) for scale in range(5 - column)]
-"""The decoders' nodes in the order in which they can be computed."""
+"""Nodes of the decoders in the order in which they can be computed."""
 
 
 class UNetPlusPlus(SliceStackNetwork):
-    """UNet++ (Zhou et al., DLMIA 2018) on a ResNet-34: nested decoders, whose four outputs are averaged.
+    """UNet++ (Zhou et al., DLMIA 2018) on a ResNet-34: nested decoders whose four outputs are averaged.
 
     ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``, H and W multiples of 32. With one input channel
-    it has the thesis's 26,897,860 parameters, with four 26,907,268. The averaging is the paper's accurate mode; the
-    finest features are at 1/2, as the stem of a ResNet strides, and their logits are upsampled. MONAI's
-    ``BasicUNetPlusPlus`` has no ResNet, and other widths.
+    it has the thesis's 26,897,860 parameters, with four 26,907,268. The averaging is the paper's accurate mode. The
+    finest features are at 1/2, because the stem of a ResNet has stride 2, and their logits are upsampled. MONAI's
+    ``BasicUNetPlusPlus`` has no ResNet and other widths.
 
     Args:
         in_channels: stacked slices.

@@ -14,7 +14,7 @@ __all__ = ["XNet"]
 
 
 def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3x3 on each channel for itself, then 1x1."""
+    """Return a depthwise 3x3 and a 1x1 convolution."""
     return nn.Sequential(
         conv_unit(in_channels, in_channels, groups=in_channels, bias=False),
         conv_unit(in_channels, out_channels, kernel_size=1),
@@ -22,7 +22,7 @@ def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class XBlock(nn.Module):
-    """Three depthwise separable convolutions and a shortcut of 1x1."""
+    """Three depthwise separable convolutions with a 1x1 shortcut."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -30,13 +30,12 @@ class XBlock(nn.Module):
         self.convs = nn.Sequential(*(_separable(i, channels) for i in (in_channels, channels, channels)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, in_channels, H, W)`` to ``(B, channels, H, W)``."""
-        features: torch.Tensor = self.convs(x) + self.shortcut(x)
-        return features
+        """Return ``(B, channels, H, W)`` of ``(B, in_channels, H, W)``."""
+        return self.convs(x) + self.shortcut(x)
 
 
 class FeatureSimilarity(nn.Module):
-    """Feature similarity module: what a place has in common with every other, on an eighth of the channels."""
+    """Feature similarity module: the similarity of each pixel to all others, on an eighth of the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,14 +46,13 @@ class FeatureSimilarity(nn.Module):
         self.widen = conv_unit(narrow, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, channels, H, W)`` to the same shape."""
+        """Return features of the input's shape ``(B, channels, H, W)``."""
         features = self.narrow(x)
         query, key, value = (layer(features).flatten(2) for layer in (self.query, self.key, self.value))
-        # Without a softmax the places' sum can be taken first: H * W times less work than with their similarities.
+        # Without a softmax the sum over the pixels can be taken first, without the H * W x H * W similarities.
         summary = value @ key.transpose(1, 2) / key.shape[2]
         similar = (summary @ query).unflatten(2, features.shape[2:])
-        out: torch.Tensor = self.widen(features + self.out(similar)) + x
-        return out
+        return self.widen(features + self.out(similar)) + x
 
 
 class XNet(SliceStackNetwork):
@@ -85,5 +83,4 @@ class XNet(SliceStackNetwork):
         x = self.similarity(x)
         for up, level, skip in zip(self.up, self.decoder, reversed(skips), strict=True):
             x = level(torch.cat([skip, up(x)], dim=1))
-        logits: torch.Tensor = self.head(x)
-        return logits
+        return self.head(x)
