@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import fire
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import LoadImage
@@ -19,6 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from bundle.data import find_images
 from bundle.transforms import AffineToMNI
+from scripts.command import run_command
 
 __all__ = ["PlacementError", "distortion", "placement", "placement_error"]
 
@@ -57,7 +57,7 @@ def placement_error(difference: np.ndarray) -> PlacementError:
     )
 
 
-def placement(heads: str | Sequence[str], scans: int = 8, copies: int = 3, seed: int = 0) -> None:
+def placement(heads: Sequence[str], scans: int = 8, copies: int = 3, seed: int = 0) -> None:
     """Print the standard deviations of the placement's error over copies of some scans.
 
     Args:
@@ -87,4 +87,4 @@ def placement(heads: str | Sequence[str], scans: int = 8, copies: int = 3, seed:
 
 
 if __name__ == "__main__":
-    fire.Fire(placement)
+    run_command(placement)

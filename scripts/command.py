@@ -6,6 +6,7 @@ import ast
 import builtins
 import functools
 import inspect
+import re
 import sys
 from collections import ChainMap, defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -20,17 +21,9 @@ import fire
 from fire.core import FireError, FireExit
 from fire.decorators import SetParseFn, SetParseFns
 
-__all__ = ["check_options", "run_command", "shown_python"]
+__all__ = ["run_command", "shown_python"]
 
 _WRONG_USAGE, _STOPPED = 2, 130
-_NUMBERS: dict[type, tuple[Callable[[str], Any], str]] = {
-    bool: (
-        {"True": True, "true": True, "1": True, "False": False, "false": False, "0": False}.__getitem__,
-        "True or False",
-    ),
-    int: (int, "a whole number"),
-    float: (float, "a number"),
-}
 
 
 def run_command(
@@ -63,19 +56,6 @@ def run_command(
         raise SystemExit(input_error_code) from None
 
 
-def check_options(options: Collection[str], known: Collection[str]) -> None:
-    """End the program with a sentence and exit code 2 where an option is not known.
-
-    Args:
-        options: names, without ``--``.
-        known: all names that there are.
-    """
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            _refuse(f"There is no option --{name}" + (f": did you mean --{near[0]}?" if near else "; see --help."))
-
-
 def shown_python() -> str:
     """Return the Python to print in a command line: that of the project's environment, relative to the project."""
     executable, root = Path(sys.executable), Path(__file__).resolve().parents[1]
@@ -83,6 +63,7 @@ def shown_python() -> str:
 
 
 def _refuse(sentence: str) -> NoReturn:
+    """End the program with a sentence and the exit code of a command line that is not understood."""
     print(f"Error: {sentence}", file=sys.stderr)
     raise SystemExit(_WRONG_USAGE)
 
@@ -90,84 +71,83 @@ def _refuse(sentence: str) -> NoReturn:
 def _parse(
     function: Callable[..., None], words: Sequence[str], further_options: Callable[[], Collection[str]]
 ) -> inspect.BoundArguments:
-    """Return the arguments that Fire makes of the words; Fire itself would run the function before it finds a fault."""
+    """Return the arguments that Fire makes of the words; Fire alone would run the function before it finds an error."""
     if {"--help", "-h"}.intersection(words):
         with redirect_stderr(sys.stdout):
             fire.Fire(function, ["--help"], getattr(sys.modules["__main__"].__spec__, "name", None))
     signature, parsed = inspect.signature(function), list[inspect.BoundArguments]()
+    _check_options(words, signature, further_options)
 
     @functools.wraps(function)
     def record(*args: Any, **options: Any) -> None:
         parsed.append(signature.bind(*args, **options))
 
-    _set_conversions(record, signature)
-    try:
-        with redirect_stderr(StringIO()):
-            fire.Fire(record, list(words))
-    except FireExit as end:
-        _explain(end.trace.elements[-1], [*signature.parameters])
-    known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
-    if extra := [name.split("::")[0].split("#")[0] for name in parsed[0].kwargs if name not in known]:
-        check_options(extra, [*known, *further_options()])
-    return parsed[0]
-
-
-def _set_conversions(record: Callable[..., None], signature: inspect.Signature) -> None:
-    """Have Fire make of each argument what it is annotated with, instead of a guess."""
     # A type that is imported for type checkers alone is taken for text.
-    names = ChainMap(vars(sys.modules[record.__module__]), vars(builtins), defaultdict(lambda: str))
-    for name, hint in get_type_hints(record, localns=names).items():
+    names = ChainMap(vars(sys.modules[function.__module__]), vars(builtins), defaultdict(lambda: str))
+    for name, hint in get_type_hints(function, localns=names).items():
         if name in signature.parameters:
             convert = functools.partial(_convert, name, hint)
             several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
             (SetParseFn(convert) if several else SetParseFns(**{name: convert}))(record)
-
-
-def _explain(fault: Any, known: Sequence[str]) -> NoReturn:
-    """End the program with a sentence on what Fire could not use."""
-    message = fault.ErrorAsStr().replace("The function received no value for the required argument:", "Missing:")
-    if "Could not consume arg" not in message:
+    try:
+        with redirect_stderr(StringIO()):
+            fire.Fire(record, list(words))
+    except FireExit as end:
+        error = end.trace.elements[-1]
+        message = error.ErrorAsStr().replace("The function received no value for the required argument:", "Missing:")
+        if "Could not consume arg" in message:
+            message = f"{error.args[0]!r} is an argument too many"
         _refuse(f"{message.strip().rstrip('.')}; see --help.")
-    word = str(fault.args[0])
-    if word.startswith("-"):
-        check_options([word.lstrip("-").split("=")[0].replace("-", "_")], known)
-    _refuse(f"{word!r} is an argument too many; see --help.")
+    return parsed[0]
+
+
+def _check_options(
+    words: Sequence[str], signature: inspect.Signature, further_options: Callable[[], Collection[str]]
+) -> None:
+    """End the program with a sentence where a word is an option that is not known."""
+    known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    if len(known) < len(signature.parameters):
+        known += further_options()
+    known += [f"no{name}" for name in known] + [name[0] for name in known]  # as Fire takes them too
+    for option in filter(None, (re.match(r"--?([a-zA-Z][\w-]*)", word) for word in words)):
+        if (name := option[1].replace("-", "_")) not in known:
+            near = get_close_matches(name, known, 1)
+            _refuse(f"There is no option --{name}" + (f": did you mean --{near[0]}?" if near else "; see --help."))
 
 
 def _convert(name: str, hint: Any, text: str) -> Any:
     """Return a value of the type that an argument is annotated with; text stays text, also ``2024.10`` and ``None``.
 
     Raises:
-        FireError: when the text is no such value.
+        FireError: when the text does not fit the type.
     """
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    of_lists = [get_args(kind)[0] for kind in kinds if get_origin(kind) is Sequence]
-    if of_lists and (text.startswith("[") or of_lists[0] is not str):
-        return _convert_list(name, of_lists[0], text)
-    if of_lists or str in kinds:
-        return text if str in kinds else (text,)
-    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
-    if choices and text not in choices:
-        raise FireError(f"--{name} must be one of {', '.join(choices)}, got {text!r}")
-    return text if choices else _convert_number(name, kinds, text)
-
-
-def _convert_list(name: str, kind: Any, text: str) -> Sequence[Any]:
+    kind, *none = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if kind is str:
-        return [part.strip(" '\"") for part in text.strip("[]").split(",") if part.strip()]
-    with suppress(SyntaxError, ValueError):
-        if isinstance(value := ast.literal_eval(text), list | tuple):
-            return value
-    raise FireError(f"--{name} must be a list in brackets, got {text!r}")
-
-
-def _convert_number(name: str, kinds: Sequence[Any], text: str) -> Any:
-    if type(None) in kinds and text == "None":
+        return text
+    if none and text == "None":
         return None
-    expected = [number for kind, number in _NUMBERS.items() if kind in kinds]
-    for read, _ in expected:
-        with suppress(KeyError, ValueError):
-            return read(text)
-    if not expected:
-        return fire.parser.DefaultParseValue(text)
-    raise FireError(f"--{name} must be {' or '.join(words for _, words in expected)}, got {text!r}")
+    if kind == Sequence[str]:
+        listed = [part.strip(" '\"") for part in text.strip("[]").split(",") if part.strip()]
+        return listed if text.startswith("[") else (text,)
+    read, expected = _READERS.get(get_origin(kind) or kind, (fire.parser.DefaultParseValue, ""))
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        read, expected = {choice: choice for choice in choices}.__getitem__, f"one of {', '.join(choices)}"
+    with suppress(KeyError, ValueError, SyntaxError):
+        return read(text)
+    raise FireError(f"--{name} must be {expected}, got {text!r}")
+
+
+def _read_list(text: str) -> Sequence[Any]:
+    if isinstance(value := ast.literal_eval(text), list | tuple):
+        return value
+    raise ValueError
+
+
+_TRUTH = {"True": True, "true": True, "1": True, "False": False, "false": False, "0": False}
+_READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    bool: (_TRUTH.__getitem__, "True or False"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    Sequence: (_read_list, "a list in brackets"),
+}

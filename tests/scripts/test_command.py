@@ -48,7 +48,7 @@ def arguments(command: str) -> list[str]:
 
 
 def test_the_commands_are_found() -> None:
-    assert len(COMMANDS) == 23
+    assert len(COMMANDS) == 25
     assert {"scripts.segment", "scripts.thesis.results", "benchmarks.page"} < set(COMMANDS)
 
 
@@ -102,7 +102,6 @@ def call(function: Callable[..., None], words: Sequence[str], monkeypatch: pytes
 def command_of(taken: dict[str, Any]) -> Callable[..., None]:
     def command(
         source: str,
-        heads: str | Sequence[str] = (),
         names: Sequence[str] = (),
         threshold: float | None = None,
         count: int = 3,
@@ -127,8 +126,7 @@ def test_text_stays_text(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
-        (["--heads", "2024.10"], "heads", "2024.10"),
-        (["--heads", "[a, '2024.10']"], "heads", ["a", "2024.10"]),
+        (["--names", "[a, '2024.10']"], "names", ["a", "2024.10"]),
         (["--names", "2024"], "names", ("2024",)),
         (["--threshold=0.3"], "threshold", 0.3),
         (["--threshold", "None"], "threshold", None),
@@ -138,7 +136,8 @@ def test_text_stays_text(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--amp", "False"], "amp", False),
         (["--part", "test"], "part", "test"),
         (["--flips", "[[0], [0, 1]]"], "flips", [[0], [0, 1]]),
-        (["heads"], "heads", "heads"),
+        (["heads"], "names", ("heads",)),
+        (["--names=a"], "names", ("a",)),
     ],
 )
 def test_values_become_what_they_are_annotated_with(
@@ -160,7 +159,10 @@ def test_values_become_what_they_are_annotated_with(
         (["in", "--part", "tset"], "--part must be one of training, test, got 'tset'; see --help."),
         (["in", "--flips", "0"], "--flips must be a list in brackets, got '0'; see --help."),
         (["in", "--cuont", "3"], "There is no option --cuont: did you mean --count?"),
-        (["in", "a", "b", "1", "2", "True", "test", "[]", "c", "d"], "'d' is an argument too many; see --help."),
+        (["--sourc", "in"], "There is no option --sourc: did you mean --source?"),
+        (["in", "--noamq"], "There is no option --noamq: did you mean --noamp?"),
+        (["in", "-z"], "There is no option --z; see --help."),
+        (["in", "b", "1", "2", "True", "test", "[]", "c", "d"], "'d' is an argument too many; see --help."),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(
