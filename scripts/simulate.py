@@ -65,27 +65,22 @@ def simulate(
 
     target, file = Path(output), Path(output) / "simulation.json"
     head_files = heads_of(part, find_images(heads), test_heads, split)
-    mask_files = None if masks is None else masks_of(part, find_images(masks), test_masks, split)
-    settings = {
-        "seed": seed,
-        "part": part,
-        "count": cases,
-        "healthy": healthy,
-        "further_lesions": further_lesions,
-        "varied": varied,
-        "heads": [Path(file).name for file in head_files],
-        "masks": None if mask_files is None else [Path(file).name for file in mask_files],
-    }
+    mask_files = [] if masks is None else masks_of(part, find_images(masks), test_masks, split)
+    settings = {"seed": seed, "part": part, "count": cases, "healthy": healthy, "further_lesions": further_lesions}
+    settings |= {"varied": varied, "heads": _names(head_files), "masks": _names(mask_files)}
     begun = _is_begun(settings, file)
     loaded = load_heads(head_files, heads_cache or target / "heads", workers, lookalike_heads=lookalike_heads(split))
-    bank = None if mask_files is None else LesionMasks(mask_files)
+    bank = None if masks is None else LesionMasks(mask_files)
     simulated = SimulatedCases(loaded, bank, cases, seed, healthy, further_lesions, varied=varied)
-    if not begun:
-        write_json({**settings, "cases": []}, file)
+    write_json({**settings, "cases": []}, file)  # so that a stopped simulation has its settings
     records = write_cases(simulated, target, workers, keep=begun)
     write_json({**settings, "cases": records}, file)
     _show(records, target)
     print(f"{len(records)} simulated cases are in {target}; look at montage.png and volumes.png there.")
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    return [Path(file).name for file in files]
 
 
 def _is_begun(settings: Mapping[str, Any], file: Path) -> bool:
