@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bundle.errors import InputError
-from bundle.handlers import read_settings
+from bundle.weights import read_settings
 from scripts.average import average
 
-SETTINGS = {"space": "mni", "spacing_mm": 2.0, "box": "brain", "slice_size": 96, "offsets": [-2, -1, 0, 1]}
+SETTINGS = {"space": "mni", "spacing_mm": 2.0, "box": "brain", "box_mm": 192.0, "offsets": [-2, -1, 0, 1]}
 
 
 def state(*values: float, count: int = 7) -> dict[str, torch.Tensor]:
@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Path:
     torch.save({"model": state(9.0, 9.0), "ema": state(1.0, 2.0), "best": {"best": 0.5}}, folder / "last.pt")
     torch.save({"model": state(-1.0, 0.0)}, folder / "plain.pt")
     torch.save({name: t.half() if t.is_floating_point() else t for name, t in state(4.0, 0.5).items()}, folder / "a.pt")
-    (folder / "model.json").write_text(json.dumps(SETTINGS))
+    (folder / "model.json").write_text(json.dumps(SETTINGS | {"epoch": 12, "validation_dice": 0.6}))
     (folder / "a.json").write_text(json.dumps(SETTINGS | {"threshold": 0.4}))
     return folder
 
@@ -41,19 +41,20 @@ def test_checkpoints_give_their_average_of_weights_and_all_are_averaged(run: Pat
     assert mean["weight"].tolist() == torch.tensor([4 / 3, 2.5 / 3]).half().tolist()
     assert mean["batches"].item() == 7
     assert mean["batches"].dtype == torch.int64
-    assert read_settings(str(output))["threshold"] == 0.5
+    assert read_settings(str(output)).threshold == 0.5
 
 
 def test_one_checkpoint_becomes_float16_with_the_settings_of_its_training(run: Path, tmp_path: Path) -> None:
     average(str(run / "last.pt"), output=str(tmp_path / "one.pt"))
     assert torch.load(tmp_path / "one.pt", weights_only=True)["weight"].tolist() == [1.0, 2.0]
-    assert json.loads((tmp_path / "one.json").read_text()) == SETTINGS
+    others = {"plane": "axial", "threshold": 0.5, "epoch": None, "validation_dice": None}
+    assert json.loads((tmp_path / "one.json").read_text()) == SETTINGS | others
 
 
 def test_settings_beside_the_first_weights_are_kept(run: Path) -> None:
     average(str(run / "a.pt"), str(run / "last.pt"), output=str(run / "a.pt"))
     assert torch.load(run / "a.pt", weights_only=True)["weight"].tolist() == [2.5, 1.25]
-    assert read_settings(str(run / "a.pt"))["threshold"] == 0.4
+    assert read_settings(str(run / "a.pt")).threshold == 0.4
 
 
 @pytest.mark.parametrize(

@@ -71,16 +71,41 @@ def test_a_misspelt_option_is_refused_before_anything_runs(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_option_that_was_probably_meant_is_named_without_loading_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "words", "sentence"),
+    [
+        ("segment", "in out --thresold 0.3", "There is no option --thresold: did you mean --threshold?"),
+        ("simulate", "--sead 2", "There is no option --sead: did you mean --seed?"),
+        ("curve", "run curve.png --smooth", "There is no option --smooth; see --help."),
+        ("average", "a.pt --outptu b.pt", "There is no option --outptu: did you mean --output?"),
+        ("thesis.compare", "a b c d --epoch 3", "There is no option --epoch: did you mean --epochs?"),
+        ("thesis.experiment", "table_4_6 data --cohrt isles", "There is no option --cohrt: did you mean --cohort?"),
+        ("thesis.results", "comparison --tets a", "There is no option --tets: did you mean --test?"),
+    ],
+)
+def test_the_option_that_was_probably_meant_is_named_without_loading_torch(
+    command: str, words: str, sentence: str
+) -> None:
+    assert end_of(f"scripts.{command}", words) == (2, f"Error: {sentence}\n", "False\n")
+
+
+@pytest.mark.parametrize("benchmark", ["boxes", "many_volumes", "page", "placement", "volumes"])
+def test_benchmarks_that_start_other_programs_or_read_files_refuse_an_option_without_loading_torch(
+    benchmark: str,
+) -> None:
+    sentence = "There is no option --qq; see --help."
+    assert end_of(f"benchmarks.{benchmark}", "--qq") == (2, f"Error: {sentence}\n", "False\n")
+
+
+def end_of(module: str, words: str) -> tuple[int, str, str]:
+    """Return the exit code, the error, and whether torch was loaded."""
     program = (
-        "import runpy, sys\nsys.argv = ['segment', 'in', 'out', '--thresold', '0.3']\n"
-        "try:\n    runpy.run_module('scripts.segment', run_name='__main__', alter_sys=True)\n"
+        f"import runpy, sys\nsys.argv = [{module!r}, *{words.split()!r}]\n"
+        f"try:\n    runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
         "finally:\n    print('torch' in sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert ended.stderr == "Error: There is no option --thresold: did you mean --threshold?\n"
-    assert ended.stdout == "False\n"
+    return ended.returncode, ended.stderr, ended.stdout
 
 
 def test_help_lists_the_options_on_standard_output() -> None:
