@@ -42,7 +42,7 @@ class Copy(NamedTuple):
 
     @property
     def from_mni(self) -> np.ndarray:
-        """The map from MNI space to the copy's, in mm."""
+        """The map from MNI space to that of the copy, in mm."""
         return self.moved @ _SCANNER
 
 
@@ -64,7 +64,7 @@ class Agreement(NamedTuple):
 
 
 def write_copies(image: nib.Nifti1Image, folder: Path) -> None:
-    """Writes the copies of a volume in MNI space to ``folder / <name of the copy>.nii.gz``, int16.
+    """Write the copies of a volume in MNI space to ``folder / <name of the copy>.nii.gz``, int16.
 
     Slices that are thicker than the volume's are blurred to their thickness first, as a scanner's are.
     """
@@ -81,7 +81,7 @@ def write_copies(image: nib.Nifti1Image, folder: Path) -> None:
 
 
 def _back(mask: nib.Nifti1Image, copy: Copy, image: nib.Nifti1Image) -> np.ndarray:
-    """A copy's mask on the grid of the volume in MNI space."""
+    """Return a copy's mask on the grid of the volume in MNI space."""
     soft = nib.Nifti1Image(np.asarray(mask.dataobj, dtype=np.float32), np.linalg.inv(copy.from_mni) @ mask.affine)
     found: np.ndarray = resample_from_to(soft, image, order=1).get_fdata() >= 0.5
     return found
@@ -99,7 +99,7 @@ def _segment(folder: Path, output: Path, space: str) -> None:
 
 
 def compare_copies(image_file: Path, label_file: Path, output: Path) -> dict[str, dict[str, Agreement]]:
-    """How the masks of a head's copies agree, by the copy and by whether it is registered.
+    """Return how the masks of a head's copies agree, by the copy and by whether it is registered.
 
     Args:
         image_file: a T1w volume in MNI space.
@@ -121,13 +121,13 @@ def compare_copies(image_file: Path, label_file: Path, output: Path) -> dict[str
 
 
 def agreement(images: str, labels: str, output: str, count: int = 3) -> None:
-    """Prints the mean Dice of each copy over some volumes, as a table in Markdown.
+    """Print the mean Dice of each copy over some volumes, as a table in Markdown.
 
     Args:
         images: a folder of T1w volumes in MNI space, ``images/`` of scripts.simulate for instance.
         labels: a folder of their lesions, by the same names.
         output: the folder for copies and masks.
-        count: how many of the volumes: those of the largest lesions, which show best what the way there does.
+        count: how many of the volumes: those of the largest lesions, in which differences show best.
     """
     files = find_images(Path(images))
     volumes = {file: np.count_nonzero(np.asarray(nib.load(Path(labels) / Path(file).name).dataobj)) for file in files}

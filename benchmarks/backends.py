@@ -1,6 +1,6 @@
 """Network time of every way to compute it, and how it grows: ``python -m benchmarks.backends``.
 
-Each way gets a process of its own, the ways take turns, and all of it is repeated; what is told are medians.
+Each way gets a process of its own, the ways take turns, and all of it is repeated; the results are medians.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a process saw.
+    """What a process measured.
 
     Args:
         seconds: of a slice.
@@ -71,7 +71,7 @@ def _network(seed: int = 0) -> TSRLNet:
 
 
 def _plain(network: TSRLNet) -> TSRLNet:
-    """With torch's own 3D convolutions."""
+    """Return the network with torch's own 3D convolutions."""
     for module in network.modules():
         if isinstance(module, VolumeConvolution | ChannelProjection):
             module.__class__ = nn.Conv3d  # type: ignore[assignment]
@@ -88,7 +88,7 @@ def _remembering(network: TSRLNet) -> Network:
 
 
 def _compiled(network: TSRLNet) -> Network:
-    """``torch.compile``, as constant as it can be told to be."""
+    """Return the network compiled by ``torch.compile`` with its weights as constants."""
     torch._inductor.config.freezing = True
     return torch.compile(inference_form(network))
 
@@ -106,7 +106,7 @@ def _openvino_as_trained(network: TSRLNet, amp: bool) -> Network:
     )
 
 
-# What is made of the network, and whether it runs under bfloat16 autocast.
+# How the network is converted, and whether it runs under bfloat16 autocast.
 WAYS: dict[str, tuple[Callable[[TSRLNet], Network], bool]] = {
     "torch, float32, 3D convolutions": (_plain, False),
     "torch, float32, 3D branch as 2D convolutions, as in training": (_as_trained, False),
@@ -125,7 +125,7 @@ WAYS: dict[str, tuple[Callable[[TSRLNet], Network], bool]] = {
 
 
 def _stacks(size: int = 192, count: int = _BATCHES * _BATCH_SIZE) -> torch.Tensor:
-    """Stacks of the MNI head, ``(N, 4, size, size)``, from its middle."""
+    """Return stacks of the MNI head, ``(N, 4, size, size)``, from its middle."""
     prepare = VolumePreprocessing("image", spacing_mm=192 / size, slice_size=size)
     padded = pad_slices(prepare({"image": str(TEMPLATE)})["image"][0].as_tensor(), OFFSETS)
     stacks = stack_padded(padded, OFFSETS)
@@ -135,7 +135,7 @@ def _stacks(size: int = 192, count: int = _BATCHES * _BATCH_SIZE) -> torch.Tenso
 
 @torch.inference_mode()
 def _measure(name: str, size: int = 192, threads: int = 0, slices: int = _BATCHES * _BATCH_SIZE) -> Measured:
-    """In a process of its own."""
+    """Measure a way, in a process of its own."""
     if threads:
         torch.set_num_threads(threads)
     make, amp = WAYS[name]
@@ -160,7 +160,7 @@ def _measure(name: str, size: int = 192, threads: int = 0, slices: int = _BATCHE
 
 
 def _gmac(compute: Network, stack: torch.Tensor) -> float:
-    """Multiplications of a slice; OpenVINO's are those of what it was made of."""
+    """Return the multiplications of a slice, 10^9; OpenVINO's are those of the network that it converted."""
     module = compute if isinstance(compute, nn.Module) else inference_form(_network())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         getattr(module, "_orig_mod", module)(stack)
@@ -168,7 +168,7 @@ def _gmac(compute: Network, stack: torch.Tensor) -> float:
 
 
 def _peak_rates() -> dict[str, float]:
-    """The most GMAC/s that one large convolution reaches, over shapes, threads together: ``f32`` and ``bf16``."""
+    """Return the most GMAC/s that a large convolution of several shapes reaches on all threads: ``f32``, ``bf16``."""
     import numpy as np
     import openvino
     from openvino import opset13
@@ -201,7 +201,7 @@ def _medians(found: list[Measured]) -> dict[str, Any]:
 
 
 def backends(output: str = "runs/bench/backends.json", repeats: int = 3) -> None:
-    """Measures the ways, their growth with slices, their size and threads, and the processor's peak.
+    """Measure the ways, their growth with slices, their size and threads, and the processor's peak.
 
     Args:
         output: the JSON to write.

@@ -1,7 +1,7 @@
 """The share of real lesion voxels that each in-plane box cuts off: ``python -m benchmarks.boxes MASKS``.
 
-MASKS is a folder of lesion masks in MNI space, such as the SOOP masks. Each is laid on the MNI head; a voxel outside
-the box can never be found.
+MASKS is a folder of lesion masks in MNI space, such as the SOOP masks. Each is resampled to the MNI head; a voxel
+outside the box can never be found.
 """
 
 from __future__ import annotations
@@ -10,25 +10,27 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import torch
-from monai.transforms import ResizeWithPadOrCrop, SpatialCrop
 from nibabel.processing import resample_from_to
 from tqdm import tqdm
 
-from bundle.data import find_images
-from bundle.transforms import TEMPLATE, BrainBox, NormalizeHeadIntensity
 from scripts.command import run_command
 
 __all__ = ["boxes"]
 
 
 def boxes(masks: str, count: int = 200) -> None:
-    """Prints, for each box, the share of lesion voxels outside it and the share of cases that lose any.
+    """Print, for each box, the share of lesion voxels outside it and the share of cases that lose any.
 
     Args:
         masks: a folder of lesion masks in MNI space.
         count: how many of them, evenly spread over the folder.
     """
+    import torch
+    from monai.transforms import ResizeWithPadOrCrop, SpatialCrop
+
+    from bundle.data import find_images
+    from bundle.transforms import TEMPLATE, BrainBox, NormalizeHeadIntensity
+
     head = nib.load(TEMPLATE)
     image = NormalizeHeadIntensity()(torch.from_numpy(head.get_fdata(dtype=np.float32))[None])
     brain = BrainBox((192, 192))

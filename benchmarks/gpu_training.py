@@ -44,7 +44,7 @@ WAYS = (
 
 
 def _measure(way: Way) -> tuple[float, float]:
-    """Seconds of a step, the mean of a dozen, and GiB of the GPU's memory at most."""
+    """Return the seconds of a step, a mean of twelve, and the peak of the GPU's memory in GiB."""
     network = way.network().cuda().train()
     inferer, loss = AutocastInferer(way.amp), (AGMRLoss() if way.network is AGMRNet else TSRLLoss()).cuda()
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
@@ -65,7 +65,7 @@ def _measure(way: Way) -> tuple[float, float]:
 
 
 def gpu_training() -> None:
-    """Prints a row for each way: milliseconds a step, slices a second, GiB."""
+    """Print a row for each way: milliseconds a step, slices a second, GiB."""
     if not torch.cuda.is_available():
         raise SystemExit("There is no CUDA device.")
     torch.backends.cudnn.benchmark = True

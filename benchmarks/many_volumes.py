@@ -22,14 +22,12 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from nibabel.processing import resample_to_output
 from tqdm import tqdm
 
 from benchmarks.volumes import write_heads
 from bundle.files import bundle_root
-from bundle.transforms import TEMPLATE
 from scripts.command import run_command
 
 __all__ = ["Moment", "many_volumes"]
@@ -59,6 +57,8 @@ class Moment(NamedTuple):
 
 
 def _write_volumes(folder: Path, count: int) -> None:
+    from bundle.transforms import TEMPLATE
+
     head = resample_to_output(nib.load(TEMPLATE), (_GRID_MM,) * 3, order=1)
     voxels, random = np.asarray(head.dataobj), np.random.default_rng(0)
     for number in tqdm(range(count), desc="writing volumes"):
@@ -67,7 +67,7 @@ def _write_volumes(folder: Path, count: int) -> None:
 
 
 def _coarse_weights(folder: Path) -> Path:
-    """The shipped weights, beside settings of a grid on which a head has half a dozen slices."""
+    """Return a copy of the shipped weights with settings of a grid on which a head has half a dozen slices."""
     shipped = Path(bundle_root()) / "models" / "model.pt"
     weights = Path(shutil.copy(shipped, folder / "model.pt"))
     settings = json.loads(shipped.with_suffix(".json").read_text())
@@ -84,7 +84,7 @@ class _Held(NamedTuple):
 
 
 def _held(pid: int) -> _Held:
-    """All 0 for a process that has ended."""
+    """Return what a process holds; all 0 for one that has ended."""
     process = Path(f"/proc/{pid}")
     with suppress(OSError, StopIteration):
         lines = (process / "smaps_rollup").read_text().splitlines()
@@ -96,7 +96,7 @@ def _held(pid: int) -> _Held:
 
 
 def _descendants(pid: int) -> list[int]:
-    """The processes that a process began, and those that they began."""
+    """Return the processes that a process began, and those that they began."""
     with suppress(OSError):
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         return [*children, *chain.from_iterable(map(_descendants, children))]
@@ -104,7 +104,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _watch(process: subprocess.Popen, records: Path, count: int) -> Iterator[Moment]:
-    """A moment every second until the program ends."""
+    """Yield a moment every second until the program ends."""
     start = time.monotonic()
     used: dict[int, float] = {}
     with tqdm(total=count, desc="volumes") as bar:
@@ -121,7 +121,7 @@ def _watch(process: subprocess.Popen, records: Path, count: int) -> Iterator[Mom
 
 
 def _seconds_a_volume(moments: list[Moment], parts: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """Volumes done and the seconds that each took, in equal parts of the run."""
+    """Return the volumes done and the seconds that each took, in equal parts of the run."""
     done, seconds = np.array([(moment.volumes, moment.seconds) for moment in moments]).T
     marks = np.linspace(done[done > 0].min(), done.max(), parts + 1)
     reached = np.interp(marks, *np.maximum.accumulate([done, seconds], axis=1))
@@ -129,8 +129,7 @@ def _seconds_a_volume(moments: list[Moment], parts: int = 20) -> tuple[np.ndarra
 
 
 def _save_chart(moments: list[Moment], path: Path) -> None:
-    figure = Figure(figsize=(7, 6), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(7, 6), layout="constrained")
     memory, files, pace = figure.subplots(3, 1, sharex=True)
     volumes = [moment.volumes for moment in moments]
     memory.plot(volumes, [moment.program_mb for moment in moments], label="program")
@@ -145,7 +144,7 @@ def _save_chart(moments: list[Moment], path: Path) -> None:
 
 
 def _print_course(moments: list[Moment], count: int) -> None:
-    """Means over the second tenth and the last: the first is spent on beginning."""
+    """Print means over the second tenth and the last: the first includes the start."""
     print(f"\n{'volumes':<16}{'program, MB':>12}{'workers, MB':>12}{'open files':>12}{'s a volume':>12}")
     for first, last in ((0.1, 0.2), (0.9, 1.0)):
         part = [moment for moment in moments if first * count <= moment.volumes <= last * count]
@@ -155,7 +154,7 @@ def _print_course(moments: list[Moment], count: int) -> None:
 
 
 def _fit(moments: list[Moment]) -> dict[str, float]:
-    """A line through the time at which each volume was done, from the first on."""
+    """Return a line through the time at which each volume was done, from the first on."""
     first = {moment.volumes: moment.seconds for moment in reversed(moments) if moment.volumes > 0}
     done, seconds = np.array(sorted(first.items())).T
     slope, begin = np.polyfit(done, seconds, 1)
@@ -164,7 +163,7 @@ def _fit(moments: list[Moment]) -> dict[str, float]:
 
 
 def many_volumes(chart: str = "docs/many_volumes.png", count: int = 1000, whole: bool = False) -> None:
-    """Segments the volumes, and prints and draws what was held.
+    """Segment the volumes, and print and draw what was held.
 
     Args:
         chart: the PNG to write; the numbers go to runs/bench/many_volumes.json.

@@ -37,16 +37,16 @@ def _parser(weights: str | None) -> ConfigParser:
 
 
 def _dice(mask: torch.Tensor, other: torch.Tensor) -> float:
-    """1 for two empty ones."""
+    """Return the Dice of two masks; 1 if both are empty."""
     voxels = int(mask.sum() + other.sum())
     return 2 * int((mask & other).sum()) / voxels if voxels else 1.0
 
 
 @torch.inference_mode()
 def masks(cohort: str, weights: str | None = None, output: str = "runs/bench/masks.json") -> None:
-    """Prints the Dice of each backend's masks with float32's, and of both with the truth.
+    """Print the Dice of each backend's masks with float32's, and of both with the truth.
 
-    Beside the least Dice stands the volume of float32's mask there, in mL: a small one changes wholly by a few voxels.
+    With the lowest Dice comes the volume of float32's mask there, in mL: a few voxels change a small one completely.
 
     Args:
         cohort: a folder with images/ and labels/, of ``scripts.simulate``.

@@ -27,7 +27,7 @@ _VOLUME = (189, 233, 197)  # the ATLAS grid at 1 mm, axial slices first
 
 
 def _nnunet_network(patch: tuple[int, ...], features: list[int]) -> nn.Module:
-    """As nnU-Net v2 plans it: two convolutions a stage, instance norms, leaky ReLU."""
+    """Return a network as nnU-Net v2 plans it: two convolutions a stage, instance norms, leaky ReLU."""
     dimensions, stages = len(patch), len(features)
     conv = nn.Conv3d if dimensions == 3 else nn.Conv2d
     norm = nn.InstanceNorm3d if dimensions == 3 else nn.InstanceNorm2d
@@ -50,7 +50,7 @@ def _nnunet_network(patch: tuple[int, ...], features: list[int]) -> nn.Module:
 
 
 def _nnunet(patch: tuple[int, ...], features: list[int]) -> Callable[[torch.Tensor], object]:
-    """nnU-Net's own sliding window, without mirroring."""
+    """Return nnU-Net's own sliding window, without mirroring."""
     predictor = nnUNetPredictor(
         use_mirroring=False, device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=True
     )
@@ -83,7 +83,7 @@ WAYS = {
 
 @torch.inference_mode()
 def others(output: str = "runs/bench/others.json") -> None:
-    """Measures each once, as it takes minutes.
+    """Measure each once, as it takes minutes.
 
     Args:
         output: the JSON to write.

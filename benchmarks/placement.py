@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import fire
 import numpy as np
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms import LoadImage
 from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
-from bundle.data import find_images
-from bundle.transforms import AffineToMNI
+from scripts.command import run_command
 
 __all__ = ["PlacementError", "distortion", "placement", "placement_error"]
 
@@ -57,7 +53,7 @@ def placement_error(difference: np.ndarray) -> PlacementError:
     )
 
 
-def placement(heads: str | Sequence[str], scans: int = 8, copies: int = 3, seed: int = 0) -> None:
+def placement(heads: Sequence[str], scans: int = 8, copies: int = 3, seed: int = 0) -> None:
     """Print the standard deviations of the placement's error over copies of some scans.
 
     Args:
@@ -66,6 +62,12 @@ def placement(heads: str | Sequence[str], scans: int = 8, copies: int = 3, seed:
         copies: of each.
         seed: of the distortions.
     """
+    from monai.data.meta_tensor import MetaTensor
+    from monai.transforms import LoadImage
+
+    from bundle.data import find_images
+    from bundle.transforms import AffineToMNI
+
     files = find_images(heads)
     chosen = [files[number] for number in np.unique(np.linspace(0, len(files) - 1, scans).round().astype(int))]
     rng = np.random.default_rng(seed)
@@ -87,4 +89,4 @@ def placement(heads: str | Sequence[str], scans: int = 8, copies: int = 3, seed:
 
 
 if __name__ == "__main__":
-    fire.Fire(placement)
+    run_command(placement)

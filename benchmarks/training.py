@@ -53,7 +53,7 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """What a process saw: seconds and loss of each step, and its peak of memory in GB."""
+    """What a process measured: seconds and loss of each step, and its peak of memory in GB."""
 
     seconds: list[float]
     losses: list[float]
@@ -61,7 +61,7 @@ class Measured:
 
 
 def _batch(slice_size: int, batch_size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise ``(B, 4, H, W)`` with a dark square in every other stack, and its label ``(B, 1, H, W)``."""
+    """Return noise ``(B, 4, H, W)`` with a dark square in every other stack, and its label ``(B, 1, H, W)``."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.zeros(batch_size, 1, slice_size, slice_size)
     for stack in range(0, batch_size, 2):
@@ -72,12 +72,12 @@ def _batch(slice_size: int, batch_size: int, seed: int) -> tuple[torch.Tensor, t
 
 
 def _as_it_is(tensor: torch.Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
-    """``Tensor.contiguous`` that never turns a tensor to channels last."""
+    """Do what ``Tensor.contiguous`` does, but never convert to channels last."""
     return tensor if memory_format == torch.channels_last else tensor.clone(memory_format=memory_format)
 
 
 def _train(way: Way, slice_size: int, batch_size: int, steps: int, seed: int = 0) -> Measured:
-    """Trains a new TSRL-Net; in a process of its own, because the allocator's settings cannot be taken back."""
+    """Train a new TSRL-Net; in a process of its own, because the allocator's settings cannot be taken back."""
     if way.keep_memory:
         keep_freed_memory()
     # What is replaced stays so: the process ends with the way.
@@ -103,7 +103,7 @@ def _train(way: Way, slice_size: int, batch_size: int, steps: int, seed: int = 0
 
 
 def _speed(processes: ProcessPoolExecutor, slice_size: int, batch_size: int, repeats: int, output: Path) -> None:
-    """The ways in turn, several times over, so that whatever else the machine does meets all of them."""
+    """Measure the ways in turn, several times, so that other load on the machine affects all of them."""
     seconds: dict[str, list[float]] = {way.name: [] for way in WAYS}
     peaks = {}
     for _ in range(repeats):
@@ -125,7 +125,7 @@ def _speed(processes: ProcessPoolExecutor, slice_size: int, batch_size: int, rep
 
 
 def _curves(processes: ProcessPoolExecutor, steps: int) -> None:
-    """Whether the fast way learns as the plain one does, from the same seeds on the same batches of 4 at 96 x 96.
+    """Check that the fast way learns as the plain one does, from the same seeds on the same batches of 4 at 96 x 96.
 
     Raises:
         SystemExit: when it does not.
@@ -149,7 +149,7 @@ def training(
     curve_steps: int = 30,
     output: str = "runs/bench/training.json",
 ) -> None:
-    """Prints the speed of a training step of TSRL-Net as each choice is added, relative to the first, and loss curves.
+    """Print the speed of a training step of TSRL-Net as each choice is added, relative to the first, and loss curves.
 
     Args:
         slice_size: H and W of the slices.

@@ -24,10 +24,7 @@ from nibabel.processing import resample_to_output
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from bundle.data.simulate import load_head, simulate_case
 from bundle.files import bundle_root
-from bundle.transforms import TEMPLATE, atlas_grid
-from bundle.weights import read_settings, write_settings
 from scripts.command import run_command
 
 __all__ = ["volumes", "write_heads"]
@@ -37,7 +34,7 @@ _COPIES = 4
 
 
 def _moved(seed: int) -> np.ndarray:
-    """An affine in world space: some degrees and millimetres, as patients lie in a scanner."""
+    """Return an affine in world space: some degrees and millimetres, as patients lie in a scanner."""
     random = np.random.default_rng(seed)
     affine = np.eye(4)
     affine[:3, :3] = Rotation.from_euler("xyz", random.uniform(-8, 8, 3), degrees=True).as_matrix()
@@ -46,14 +43,17 @@ def _moved(seed: int) -> np.ndarray:
 
 
 def write_heads(folder: Path, count: int, voxel_mm: float = 1.0, move: bool = True) -> None:
-    """A simulated stroke, each time with its own place and noise, int16.
+    """Write copies of a head with a simulated stroke, each with its own position and noise, int16.
 
     Args:
-        folder: where to; it is made.
+        folder: where to write.
         count: how many.
         voxel_mm: the size of their voxels.
         move: out of MNI space.
     """
+    from bundle.data.simulate import load_head, simulate_case
+    from bundle.transforms import TEMPLATE, atlas_grid
+
     folder.mkdir(parents=True, exist_ok=True)
     case = simulate_case(load_head(str(TEMPLATE)), np.random.default_rng(0), volume_ml=30.0)
     image = nib.Nifti1Image(case.image, atlas_grid()[0])
@@ -68,7 +68,9 @@ def write_heads(folder: Path, count: int, voxel_mm: float = 1.0, move: bool = Tr
 
 
 def _fine_weights(folder: Path) -> Path:
-    """The shipped weights, of 2 mm, beside settings of 1 mm and 192 x 192, the thesis's grid: the work is the same."""
+    """Return a copy of the shipped weights with settings of 1 mm, the thesis's grid: the work is the same."""
+    from bundle.weights import read_settings, write_settings
+
     shipped = Path(bundle_root()) / "models" / "model.pt"
     shutil.copy(shipped, folder / "fine.pt")
     write_settings(folder / "fine.pt", replace(read_settings(shipped), spacing_mm=1.0))
@@ -76,7 +78,7 @@ def _fine_weights(folder: Path) -> Path:
 
 
 def _segment(scans: Path, output: Path, weights: Path) -> dict[str, Any]:
-    """Medians of the volumes' seconds, and the command's own."""
+    """Return the medians of the volumes' seconds, and the command's own."""
     shutil.rmtree(output, ignore_errors=True)
     words = [sys.executable, "-m", "scripts.segment", str(scans), str(output), f"--weights={weights}", "--timing"]
     begin = time.perf_counter()
@@ -97,7 +99,7 @@ def _segment(scans: Path, output: Path, weights: Path) -> dict[str, Any]:
 
 
 def volumes(output: str = "runs/bench/volumes.json", copies: int = _COPIES) -> None:
-    """Measures single files that are in MNI space, and batches that are not, with 2 mm (shipped) and 1 mm networks.
+    """Measure single files that are in MNI space, and batches that are not, with 2 mm (shipped) and 1 mm networks.
 
     Args:
         output: the JSON to write.

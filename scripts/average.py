@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from bundle.errors import InputError, explain
-from bundle.handlers import half_precision, save_atomically
-from bundle.weights import WeightsSettings, read_settings, write_settings
 from scripts.command import run_command
+
+if TYPE_CHECKING:
+    import torch
+
+    from bundle.weights import WeightsSettings
 
 __all__ = ["average"]
 
 
 def average(*files: str, output: str) -> None:
-    """Writes the mean of weights as float16, and beside it how images are prepared for them, as ``.json``.
+    """Write the mean of weights as float16, and beside it how images are prepared for them, as ``.json``.
 
     Args:
         files: weights, or checkpoints of trainings, of which the average of weights (``ema``) is taken, or the weights
-            where there is none. One file is only turned into float16.
+            where there is none. A single file is only converted to float16.
         output: the file to write. Its settings are those beside the first file or, for a checkpoint, beside the
             ``model.pt`` in its folder.
     """
+    import torch
+
+    from bundle.handlers import half_precision, save_atomically
+    from bundle.weights import write_settings
+
     if not files:
         raise InputError("Weights or checkpoints to average are expected.")
     states = [_weights(file) for file in files]
@@ -40,6 +47,8 @@ def average(*files: str, output: str) -> None:
 
 
 def _weights(file: str) -> dict[str, torch.Tensor]:
+    import torch
+
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle and zip errors differ from file to file
@@ -49,6 +58,8 @@ def _weights(file: str) -> dict[str, torch.Tensor]:
 
 
 def _settings(file: str) -> WeightsSettings:
+    from bundle.weights import read_settings
+
     own = Path(file).with_suffix(".json")
     return read_settings(str(own if own.exists() else Path(file).with_name("model.pt")))
 

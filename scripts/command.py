@@ -21,7 +21,7 @@ import fire
 from fire.core import FireError, FireExit
 from fire.decorators import SetParseFn, SetParseFns
 
-__all__ = ["check_options", "run_command", "shown_python"]
+__all__ = ["run_command", "shown_python"]
 
 _WRONG_USAGE, _STOPPED = 2, 130
 
@@ -56,19 +56,6 @@ def run_command(
         raise SystemExit(input_error_code) from None
 
 
-def check_options(options: Collection[str], known: Collection[str]) -> None:
-    """End the program with a sentence and exit code 2 where an option is not known.
-
-    Args:
-        options: names, without ``--``.
-        known: all names that there are.
-    """
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            _refuse(f"There is no option --{name}" + (f": did you mean --{near[0]}?" if near else "; see --help."))
-
-
 def shown_python() -> str:
     """Return the Python to print in a command line: that of the project's environment, relative to the project."""
     executable, root = Path(sys.executable), Path(__file__).resolve().parents[1]
@@ -76,6 +63,7 @@ def shown_python() -> str:
 
 
 def _refuse(sentence: str) -> NoReturn:
+    """End the program with a sentence and the exit code of a command line that is not understood."""
     print(f"Error: {sentence}", file=sys.stderr)
     raise SystemExit(_WRONG_USAGE)
 
@@ -83,16 +71,12 @@ def _refuse(sentence: str) -> NoReturn:
 def _parse(
     function: Callable[..., None], words: Sequence[str], further_options: Callable[[], Collection[str]]
 ) -> inspect.BoundArguments:
-    """Return the arguments that Fire makes of the words; Fire itself would run the function before it finds an error."""
+    """Return the arguments that Fire makes of the words; Fire alone would run the function before it finds an error."""
     if {"--help", "-h"}.intersection(words):
         with redirect_stderr(sys.stdout):
             fire.Fire(function, ["--help"], getattr(sys.modules["__main__"].__spec__, "name", None))
     signature, parsed = inspect.signature(function), list[inspect.BoundArguments]()
-    known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
-    if len(known) < len(signature.parameters):
-        known += further_options()
-    options = [re.split("=|::|#", word.lstrip("-"))[0].replace("-", "_") for word in words if re.match("--?[a-zA-Z]", word)]
-    check_options(options, [*known, *(f"no{name}" for name in known), *(name[0] for name in known)])
+    _check_options(words, signature, further_options)
 
     @functools.wraps(function)
     def record(*args: Any, **options: Any) -> None:
@@ -117,6 +101,20 @@ def _parse(
     return parsed[0]
 
 
+def _check_options(
+    words: Sequence[str], signature: inspect.Signature, further_options: Callable[[], Collection[str]]
+) -> None:
+    """End the program with a sentence where a word is an option that is not known."""
+    known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    if len(known) < len(signature.parameters):
+        known += further_options()
+    known += [f"no{name}" for name in known] + [name[0] for name in known]  # as Fire takes them too
+    for option in filter(None, (re.match(r"--?([a-zA-Z][\w-]*)", word) for word in words)):
+        if (name := option[1].replace("-", "_")) not in known:
+            near = get_close_matches(name, known, 1)
+            _refuse(f"There is no option --{name}" + (f": did you mean --{near[0]}?" if near else "; see --help."))
+
+
 def _convert(name: str, hint: Any, text: str) -> Any:
     """Return a value of the type that an argument is annotated with; text stays text, also ``2024.10`` and ``None``.
 
@@ -131,10 +129,10 @@ def _convert(name: str, hint: Any, text: str) -> Any:
     if kind == Sequence[str]:
         listed = [part.strip(" '\"") for part in text.strip("[]").split(",") if part.strip()]
         return listed if text.startswith("[") else (text,)
+    read, expected = _READERS.get(get_origin(kind) or kind, (fire.parser.DefaultParseValue, ""))
     if get_origin(kind) is Literal:
-        read, expected = {choice: choice for choice in get_args(kind)}.__getitem__, f"one of {', '.join(get_args(kind))}"
-    else:
-        read, expected = _READERS.get(get_origin(kind) or kind, (fire.parser.DefaultParseValue, ""))
+        choices = get_args(kind)
+        read, expected = {choice: choice for choice in choices}.__getitem__, f"one of {', '.join(choices)}"
     with suppress(KeyError, ValueError, SyntaxError):
         return read(text)
     raise FireError(f"--{name} must be {expected}, got {text!r}")

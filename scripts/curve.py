@@ -7,18 +7,15 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from math import nan
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bundle.errors import InputError
-from bundle.handlers import VALIDATION_SIZES
-from bundle.volumes.picture import shrink
 from scripts.command import run_command
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["curve", "save_training_curves"]
 
@@ -35,7 +32,7 @@ def save_training_curves(
     window: int,
     path: str | Path,
 ) -> None:
-    """The loss of trainings one behind the other, averaged over a moving window; below it what was validated.
+    """Draw the loss of trainings one after the other, averaged over a moving window, and below it their validations.
 
     Args:
         runs: the loss of each iteration of each training.
@@ -44,9 +41,10 @@ def save_training_curves(
         window: iterations that are averaged, fewer in a shorter training.
         path: the file.
     """
+    from matplotlib.figure import Figure
+
     panels = 3 if any(validations) else 1
-    figure = Figure(figsize=(7, 3.2 + 2.4 * (panels - 1)), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(7, 3.2 + 2.4 * (panels - 1)), layout="constrained")
     axes = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
     first, rows = 0, dict[int, Mapping[str, float]]()
     for losses, validated, colour in zip(runs, validations, cycle((_BLUE, _RED)), strict=False):
@@ -63,21 +61,28 @@ def save_training_curves(
 
 
 def _draw_validations(dsc: Axes, false_ml: Axes, rows: Mapping[int, Mapping[str, float]]) -> None:
-    iterations = list(rows)
-    sizes = {f"dsc_{size}": f"{size} mL" for size in VALIDATION_SIZES}
-    for (name, label), shade in zip(sizes.items(), np.linspace(0.9, 0.1, len(sizes)), strict=True):
-        dsc.plot(iterations, [row[name] for row in rows.values()], label=label, color=colormaps["viridis"](shade))
-    dsc.plot(iterations, [row["dsc"] for row in rows.values()], label="all", color="black")
+    from matplotlib import colormaps
+
+    from bundle.handlers import VALIDATION_SIZES
+
+    shades = colormaps["viridis"](np.linspace(0.9, 0.1, len(VALIDATION_SIZES)))
+    for axis, name, label, colour in (
+        *((dsc, f"dsc_{size}", f"{size} mL", shade) for size, shade in zip(VALIDATION_SIZES, shades, strict=True)),
+        (dsc, "dsc", "all", "black"),
+        (false_ml, "false_ml", "median", _BLUE),
+        (false_ml, "false_ml_max", "maximum", _RED),
+    ):
+        axis.plot(list(rows), [row[name] for row in rows.values()], label=label, color=colour)
     dsc.set(ylabel="DSC, simulated lesions", ylim=(0, 1))
     dsc.legend(frameon=False, fontsize="small", ncols=3)
-    for name, label, colour in (("false_ml", "median", _BLUE), ("false_ml_max", "maximum", _RED)):
-        false_ml.plot(iterations, [row[name] for row in rows.values()], label=label, color=colour)
     false_ml.set(ylabel="mL found without lesion", ylim=(0, None))
     false_ml.legend(frameon=False, fontsize="small")
 
 
 def _losses(run: Path) -> list[float]:
-    """The loss of each iteration; of a resumed training the last value of an iteration counts."""
+    """Return the loss of each iteration; of a resumed training the last value of an iteration counts."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     losses: dict[int, float] = {}
     for file in sorted(run.glob("events.out.tfevents.*"), key=lambda file: file.stat().st_mtime):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0})
@@ -90,7 +95,7 @@ def _losses(run: Path) -> list[float]:
 
 
 def _validations(run: Path) -> dict[int, dict[str, float]]:
-    """The rows of ``validation.csv`` by iteration; of a resumed training the last row of an iteration counts."""
+    """Return the rows of ``validation.csv`` by iteration; of a resumed training the last row of an iteration counts."""
     file = run / "validation.csv"
     rows = list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
     numbers = [{name: float(value) if value else nan for name, value in row.items()} for row in rows]
@@ -99,17 +104,18 @@ def _validations(run: Path) -> dict[int, dict[str, float]]:
 
 
 def curve(*runs_and_png: str) -> None:
-    """Draws the loss of one or several trainings, one behind the other, into a PNG, and their validations below.
+    """Draw the loss of one or several trainings, one after the other, into a PNG, and their validations below.
 
     Validations are DSC by lesion volume, and the volume that is found in cases without lesion.
 
     Args:
         runs_and_png: output folders of trainings in their order, and the file to write.
     """
-    *runs, png = runs_and_png
-    if not runs:
+    from bundle.volumes.picture import shrink
+
+    if len(runs_and_png) < 2:
         raise InputError("A training's output folder and a file to write are expected.")
-    folders = [Path(run) for run in runs]
+    *folders, png = map(Path, runs_and_png)
     save_training_curves([_losses(run) for run in folders], [_validations(run) for run in folders], _WINDOW, png)
     shrink(png, width=700)
     print(png)

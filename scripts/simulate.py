@@ -2,81 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
-import numpy as np
-from monai.utils import ensure_tuple
-from tqdm import tqdm
-
-from bundle.data.datalists import find_images
-from bundle.data.simulate import ATLAS_QUANTILES_ML, LesionMasks, SimulatedCases, load_heads
-from bundle.data.simulate.parts import Part, heads_of, lookalike_heads, masks_of
-from bundle.files import replacing, write_json
-from bundle.processes import begin_worker
-from bundle.transforms import atlas_grid
-from bundle.volumes.picture import save_lesion_overview, save_volume_distribution
+from bundle.errors import InputError
+from bundle.files import write_json
 from scripts.command import run_command
+
+if TYPE_CHECKING:
+    from bundle.data.simulate.parts import Part
 
 __all__ = ["simulate"]
 
-# The white matter mode as an integer, so that images are stored as int16.
-_UNIT = 1000
 _SHOWN = 12
-
-_cases: SimulatedCases
-
-
-def _prepare_worker(cases: SimulatedCases) -> None:
-    global _cases
-    _cases = cases
-    begin_worker()
-
-
-def _save(array: np.ndarray, path: Path) -> None:
-    with replacing(path) as unfinished:
-        nib.save(nib.Nifti1Image(array, atlas_grid()[0]), unfinished)
-
-
-def _write_case(number: int, output: Path) -> dict[str, Any]:
-    name = f"sim_{number:04d}"
-    case = _cases[number]
-    _save(np.round(case.image * _UNIT).clip(0, 32767).astype(np.int16), output / "images" / f"{name}.nii.gz")
-    _save(case.label, output / "labels" / f"{name}.nii.gz")
-    record = {"name": name, **case.record}
-    write_json(record, output / "records" / f"{name}.json")
-    return record
-
-
-def _show(records: list[dict[str, Any]], output: Path) -> None:
-    """Twelve cases and the volumes of all."""
-    lesioned = [record for record in records if record["volume_ml"] > 0]
-    if not lesioned:
-        return
-    volumes_ml = [record["volume_ml"] for record in lesioned]
-    save_volume_distribution(volumes_ml, ATLAS_QUANTILES_ML, output / "volumes.png")
-    shown = {}
-    for record in lesioned[:_SHOWN]:
-        image, label = (
-            np.asarray(nib.load(output / folder / f"{record['name']}.nii.gz").dataobj)
-            for folder in ("images", "labels")
-        )
-        shown[f"{record['name']}, {record['volume_ml']:.1f} mL"] = (image, label)
-    save_lesion_overview(shown, output / "montage.png")
 
 
 def simulate(
-    heads: str | Sequence[str],
+    heads: Sequence[str],
     output: str,
-    masks: str | Sequence[str] | None = None,
+    masks: Sequence[str] | None = None,
     cases: int = 100,
     seed: int = 0,
     part: Part = "training",
-    test_heads: str | Sequence[str] = (),
+    test_heads: Sequence[str] = (),
     test_masks: float = 0.2,
     healthy: float = 0.0,
     further_lesions: float = 0.0,
@@ -85,10 +35,11 @@ def simulate(
     split: str | None = None,
     varied: bool = False,
 ) -> None:
-    """Writes OUTPUT/images, labels, records (what was done, per case), simulation.json, montage.png and volumes.png.
+    """Write OUTPUT/images, labels, records (what was done, per case), simulation.json, montage.png and volumes.png.
 
     The lesions are simulated: nothing measured on them says anything about patients. The same seed, heads and masks
-    give the same files, byte for byte. No head and no mask of the training part is ever in another.
+    give the same files, byte for byte. No head and no mask of the training part is ever in another. The same command
+    continues after a stop; with another seed or other settings another OUTPUT is needed.
 
     Args:
         heads: folder or file, or several, of T1w heads (any space, whole or skull-stripped) or SynthSeg's label maps.
@@ -100,27 +51,80 @@ def simulate(
         test_heads: shell patterns of file names; these heads are the test's, and so are all files of that person.
         test_masks: share of the masks that are the test's.
         healthy: share of the cases that get no lesion.
-        further_lesions: small lesions of 0.1 to 6 mL on top, how many a case on average; for training, not to measure.
+        further_lesions: mean number per case of small additional lesions of 0.1 to 6 mL; for training, not to measure.
         workers: processes.
         heads_cache: where the registered heads are kept; OUTPUT/heads unless given.
-        split: a JSON file that says which part each head is for, and the masks' shares, instead of test_heads and
-            test_masks: configs/simulation_split.json. It names heads in which no lesion is simulated, too.
+        split: a JSON file with the heads of each part and the shares of the masks, instead of test_heads and
+            test_masks: configs/simulation_split.json. It also names heads in which no lesion is simulated.
         varied: each case has a head shape, lesions, look-alikes, contrast, acquisition and placement of its own.
     """
-    target = Path(output)
-    files = heads_of(part, find_images(heads), ensure_tuple(test_heads), split)
-    loaded = load_heads(files, heads_cache or target / "heads", workers, lookalike_heads=lookalike_heads(split))
-    bank = None
-    if masks is not None:
-        bank = LesionMasks(masks_of(part, find_images(masks), test_masks, split))
+    from bundle.data import find_images
+    from bundle.data.simulate import LesionMasks, SimulatedCases, load_heads
+    from bundle.data.simulate.cohort import write_cases
+    from bundle.data.simulate.parts import heads_of, lookalike_heads, masks_of
+
+    target, file = Path(output), Path(output) / "simulation.json"
+    head_files = heads_of(part, find_images(heads), test_heads, split)
+    mask_files = [] if masks is None else masks_of(part, find_images(masks), test_masks, split)
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "part": part,
+        "count": cases,
+        "healthy": healthy,
+        "further_lesions": further_lesions,
+    }
+    settings |= {"varied": varied, "heads": _names(head_files), "masks": _names(mask_files)}
+    begun = _is_begun(settings, file)
+    loaded = load_heads(head_files, heads_cache or target / "heads", workers, lookalike_heads=lookalike_heads(split))
+    bank = None if masks is None else LesionMasks(mask_files)
     simulated = SimulatedCases(loaded, bank, cases, seed, healthy, further_lesions, varied=varied)
-    records = []
-    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker, (simulated,)) as pool:
-        done = (pool.submit(_write_case, number, target) for number in range(cases))
-        records = [future.result() for future in tqdm(list(done), desc="cases")]
-    write_json({"seed": seed, "part": part, "cases": records}, target / "simulation.json")
+    write_json({**settings, "cases": []}, file)  # so that a stopped simulation has its settings
+    records = write_cases(simulated, target, workers, keep=begun)
+    write_json({**settings, "cases": records}, file)
     _show(records, target)
     print(f"{len(records)} simulated cases are in {target}; look at montage.png and volumes.png there.")
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    return [Path(file).name for file in files]
+
+
+def _is_begun(settings: Mapping[str, Any], file: Path) -> bool:
+    """Return whether a folder holds cases of the same settings; an earlier version wrote only the first two of them.
+
+    Raises:
+        InputError: when it holds cases of other settings.
+    """
+    if not file.exists():
+        return False
+    earlier = json.loads(file.read_text(encoding="utf-8"))
+    if changed := [name for name, value in settings.items() if earlier.get(name, value) != value]:
+        raise InputError(
+            f"{file.parent} holds simulated cases of seed {earlier['seed']} with other {', '.join(changed)}: choose "
+            f"another folder, repeat the settings in {file}, or remove the folder to replace its cases."
+        )
+    return True
+
+
+def _show(records: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Draw the volumes of all cases with lesion, and the first twelve of the cases."""
+    import nibabel as nib
+    import numpy as np
+
+    from bundle.data.simulate import ATLAS_QUANTILES_ML
+    from bundle.volumes.picture import save_lesion_overview, save_volume_distribution
+
+    volumes_ml = {record["name"]: record["volume_ml"] for record in records if record["volume_ml"] > 0}
+    if not volumes_ml:
+        return
+    save_volume_distribution([*volumes_ml.values()], ATLAS_QUANTILES_ML, output / "volumes.png")
+    shown = {
+        f"{name}, {volumes_ml[name]:.1f} mL": tuple(
+            np.asarray(nib.load(output / folder / f"{name}.nii.gz").dataobj) for folder in ("images", "labels")
+        )
+        for name in [*volumes_ml][:_SHOWN]
+    }
+    save_lesion_overview(shown, output / "montage.png")
 
 
 if __name__ == "__main__":

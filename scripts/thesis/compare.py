@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai.utils import ensure_tuple
-
-from bundle.data import load_datalist
 from bundle.errors import InputError
-from bundle.files import bundle_root
 from scripts.command import run_command, shown_python
-from scripts.thesis.runs import is_trained, keep_plan, run, train_settings
+from scripts.thesis.runs import MODELS, is_trained, keep_plan, read_config, run, train_settings
 
 __all__ = ["NETWORKS", "SHIPPED", "Network", "compare"]
 
 
 class Network(NamedTuple):
-    """A network of the comparison: what it is called on the page, and the overlays of train.json that make it."""
+    """A network of the comparison: its title on the page, and the overlays of train.json that make it."""
 
     title: str
     overlays: tuple[str, ...] = ()
@@ -37,21 +32,7 @@ NETWORKS = {
 """By the name of their folder."""
 
 SHIPPED = "shipped"
-"""The folder of what the weights in models/ do on the same cases; they were trained longer."""
-
-
-def _configs(network: str, *more: str) -> tuple[str, ...]:
-    overlays = NETWORKS[network].overlays if network in NETWORKS else ()
-    return ("train.json", *overlays, "cpu.json", *more)
-
-
-def _evaluate(network: str, target: Path, weights: Path, folders: dict[str, str], options: dict[str, Any]) -> None:
-    for part in ("test", "healthy"):
-        results = target / network / part
-        if not (results / "summary.json").exists():
-            paths = {"dataset_dir": folders[part], "output_dir": results, "ckpt_path": weights}
-            configs = _configs(network, "evaluate.json")
-            run("evaluating", network, configs, **options, **paths, save_masks=part == "test")
+"""The folder of the weights in models/, evaluated on the same cases; they were trained longer."""
 
 
 def compare(
@@ -60,12 +41,12 @@ def compare(
     healthy: str,
     output: str,
     epochs: int | None = None,
-    networks: str | Sequence[str] = tuple(NETWORKS),
+    networks: Sequence[str] = tuple(NETWORKS),
     **options: Any,
 ) -> None:
-    """Trains each network on TRAINING and evaluates it on TEST and HEALTHY, into OUTPUT/<network>/train, test, healthy.
+    """Train each network on TRAINING and evaluate it on TEST and HEALTHY, into OUTPUT/<network>/train, test, healthy.
 
-    All have the settings of configs/cpu.json. Each job is a process of its own; a network that was stopped goes on
+    All have the settings of configs/cpu.json. Each job is a process of its own; a network that was stopped continues
     from its last epoch, a finished one is left as it is. OUTPUT/comparison.json keeps what was asked for. The weights
     in models/ are evaluated as well, into OUTPUT/shipped.
 
@@ -78,27 +59,36 @@ def compare(
         networks: which of the networks.
         options: further settings of configs/train.json for all networks, such as ``--learning_rate 0.0005``.
     """
-    chosen = ensure_tuple(networks)
-    if unknown := sorted(set(chosen) - set(NETWORKS)):
+    from bundle.data import load_datalist
+
+    if unknown := sorted(set(networks) - set(NETWORKS)):
         raise InputError(f"There is no network {unknown[0]!r} to compare: choose from {', '.join(NETWORKS)}.")
     if epochs is not None:
         options["epochs"] = epochs
+    settings = {**read_config("cpu.json"), **options}
     folders = {"training": training, "test": test, "healthy": healthy}
-    common = json.loads((Path(bundle_root()) / "configs" / "cpu.json").read_text())
-    target = Path(output).resolve()
-    settings = {**common, **options}
     cases = {part: len(load_datalist(folder)) for part, folder in folders.items()}
+    target = Path(output).resolve()
     keep_plan(target / "comparison.json", {"options": options, "settings": settings, "cases": cases})
-    for network in chosen:
-        trained = target / network / "train"
+    for network in networks:
+        trained, configs = target / network / "train", ("train.json", *NETWORKS[network].overlays, "cpu.json")
         if not is_trained(trained / "last.pt", settings["epochs"]):
-            started = (trained / "last.pt").exists()
             paths = {"dataset_dir": training, "output_dir": trained, "cache_dir": target / "cache"}
-            run("training", network, _configs(network), **options, **paths, resume=started)
-        _evaluate(network, target, trained / "model.pt", folders, options)
-    _evaluate(SHIPPED, target, Path(bundle_root()) / "models" / "model.pt", folders, {})
-    print(f"{len(chosen)} networks are in {target}. The page is written by")
+            run("training", network, configs, **options, **paths, resume=(trained / "last.pt").exists())
+        _evaluate(target / network, configs, trained / "model.pt", folders, options)
+    _evaluate(target / SHIPPED, ("train.json", "cpu.json"), MODELS / "model.pt", folders, {})
+    print(f"{len(networks)} networks are in {target}. The page is written by")
     print(f"{shown_python()} -m scripts.thesis.results {output} docs")
+
+
+def _evaluate(
+    folder: Path, configs: Sequence[str], weights: Path, folders: dict[str, str], options: dict[str, Any]
+) -> None:
+    for part in ("test", "healthy"):
+        if not (folder / part / "summary.json").exists():
+            paths = {"dataset_dir": folders[part], "output_dir": folder / part, "ckpt_path": weights}
+            overlays = (*configs, "evaluate.json")
+            run("evaluating", folder.name, overlays, **options, **paths, save_masks=part == "test")
 
 
 if __name__ == "__main__":

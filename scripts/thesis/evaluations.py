@@ -1,18 +1,21 @@
-"""What evaluations left, and paired tests of it."""
+"""The results that evaluations wrote, and paired tests of them."""
 
 from __future__ import annotations
 
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["Difference", "compare_paired", "read_cases", "read_rows", "shown_p"]
+__all__ = ["Cases", "Difference", "compare_paired", "read_cases", "read_rows"]
+
+Cases = Mapping[str, Mapping[str, float]]
+"""The metrics of test cases, by the name of each."""
 
 
 class Difference(NamedTuple):
@@ -24,27 +27,26 @@ class Difference(NamedTuple):
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """A table with a header, as the handler ``CaseTable`` writes it."""
+    """Return the rows of a table with a header, as the handler ``CaseTable`` writes it."""
     with file.open(newline="") as table:
         return list(csv.DictReader(table))
 
 
 def read_cases(file: Path) -> dict[str, dict[str, float]]:
-    """The metrics of a ``cases.csv`` by the label's file; an empty cell is a value that is not defined.
+    """Return the metrics of a ``cases.csv`` by the label's file; an empty cell is NaN, a value that is not defined.
 
     Files are named from the folder that they share: ATLAS has two of one name, in a subject's two sessions.
     """
-    rows = read_rows(file)
-    shared = os.path.commonpath([Path(row["case"]).parent for row in rows])
-    cases = {}
-    for row in rows:
-        name = os.path.relpath(row.pop("case"), shared)
-        cases[name] = {key: float(value) if value else math.nan for key, value in row.items()}
-    return dict(sorted(cases.items()))
+    rows = {row.pop("case"): row for row in read_rows(file)}
+    shared = os.path.commonpath([Path(case).parent for case in rows])
+    return {
+        os.path.relpath(case, shared): {key: float(value) if value else math.nan for key, value in rows[case].items()}
+        for case in sorted(rows)
+    }
 
 
 def compare_paired(values: Sequence[float], against: Sequence[float]) -> Difference:
-    """Paired tests of a metric over the same cases; p is 1 where no case differs.
+    """Return the paired tests of a metric over the same cases; p is 1 where no case differs.
 
     Args:
         values: of one network.
@@ -53,13 +55,5 @@ def compare_paired(values: Sequence[float], against: Sequence[float]) -> Differe
     difference = np.subtract(values, against)
     if not difference.any():
         return Difference(0.0, 1.0, 1.0)
-    return Difference(
-        float(difference.mean()),
-        float(stats.wilcoxon(difference).pvalue),
-        float(stats.ttest_rel(values, against).pvalue),
-    )
-
-
-def shown_p(value: float) -> str:
-    """As text."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    wilcoxon, t_test = stats.wilcoxon(difference), stats.ttest_rel(values, against)
+    return Difference(float(difference.mean()), float(wilcoxon.pvalue), float(t_test.pvalue))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,31 +10,15 @@ from monai.bundle import ConfigParser
 
 from bundle.errors import InputError
 from scripts.command import shown_python
-from scripts.thesis.evaluations import read_cases
+from scripts.thesis.evaluations import Cases, read_cases
 from scripts.thesis.runs import config_files, is_trained, run
-from scripts.thesis.tables import Run
+from scripts.thesis.tables import Run, load_runs
 
-__all__ = ["Cases", "Experiments", "find_datalists", "read_configs"]
-
-Cases = Mapping[str, Mapping[str, float]]
-"""The metrics of the test cases, by ``<datalist>/<label file>``."""
-
-
-def read_configs(names: Sequence[str], **options: Any) -> ConfigParser:
-    """A parser of the merged configs.
-
-    Args:
-        names: as :func:`scripts.thesis.runs.config_files` takes them.
-        options: settings over them.
-    """
-    parser = ConfigParser()
-    parser.read_config(config_files(names))
-    parser.update(options)
-    return parser
+__all__ = ["Experiments", "find_datalists"]
 
 
 def find_datalists(dataset_dir: str) -> tuple[Path, ...]:
-    """A datalist, or those in a folder of ``scripts.prepare``: one, or one for each fold.
+    """Return a datalist, or those in a folder of ``scripts.prepare``: one, or one for each fold.
 
     Raises:
         InputError: when there is none.
@@ -52,7 +36,7 @@ def find_datalists(dataset_dir: str) -> tuple[Path, ...]:
 
 
 class Experiments(NamedTuple):
-    """Runs that share their data and settings.
+    """Runs that share their data and settings, by the names in ``configs/experiments.json``.
 
     Attributes:
         datalists: one of the training and test cases; or one for each fold, whose test cases are pooled.
@@ -66,62 +50,59 @@ class Experiments(NamedTuple):
     overlays: tuple[str, ...]
     options: Mapping[str, Any]
 
-    def configs(self, planned: Run) -> tuple[str, ...]:
-        """What a run is trained with."""
+    def _configs(self, planned: Run) -> tuple[str, ...]:
         return ("train.json", *planned.configs, *self.overlays)
 
-    def parser(self, planned: Run) -> ConfigParser:
-        """The same, merged with all settings."""
-        return read_configs(self.configs(planned), **{**planned.options, **self.options})
+    def parser(self, name: str) -> ConfigParser:
+        """Return a parser of the configs and settings that a run is trained with."""
+        planned, parser = load_runs()[name], ConfigParser()
+        parser.read_config(config_files(self._configs(planned)))
+        parser.update({**planned.options, **self.options})
+        return parser
 
     def folder(self, name: str, datalist: Path) -> Path:
-        """Of a run on one datalist."""
+        """Return the folder of a run on one datalist."""
         return self.output / name / datalist.stem
 
-    def finish(self, name: str, planned: Run) -> None:
-        """Trains and tests what is not yet.
+    def _run(self, job: str, name: str, planned: Run, datalist: Path, *overlays: str, **paths: Any) -> None:
+        data = {"datalist": datalist, "dataset_dir": datalist.parent}
+        configs = (*self._configs(planned), *overlays)
+        run(job, name, configs, **{**planned.options, **self.options, **data, **paths})
+
+    def train(self, name: str) -> None:
+        """Train a run on each datalist on which it is not trained yet.
 
         Raises:
             InputError: when one of the processes fails.
         """
-        configs, options = self.configs(planned), {**planned.options, **self.options}
-        epochs = self.parser(planned).get_parsed_content("epochs")
+        epochs = self.parser(name).get_parsed_content("epochs")
         for datalist in self.datalists:
-            options |= {"datalist": datalist, "dataset_dir": datalist.parent}
             last = self.folder(name, datalist) / "train" / "last.pt"
             if not is_trained(last, epochs):
                 paths = {"output_dir": last.parent, "cache_dir": self.output / "cache", "resume": last.exists()}
-                run("training", name, configs, **options, **paths)
-            self._test(name, planned, datalist, [last.with_name("model.pt")])
+                self._run("training", name, load_runs()[name], datalist, **paths)
 
-    def finish_average(self, name: str, runs: Mapping[str, Run]) -> None:
-        """Tests what is not yet of networks that are trained, averaged.
-
-        Args:
-            name: of a run with an average.
-            runs: all runs.
+    def test(self, name: str) -> None:
+        """Test a run, or the average of the runs that it names, on each datalist on which it is not tested yet.
 
         Raises:
-            InputError: when the process fails.
+            InputError: when one of the processes fails.
         """
-        parts = runs[name].average
+        members = load_runs()[name].members(name)
         for datalist in self.datalists:
-            weights = [self.folder(part, datalist) / "train" / "model.pt" for part in parts]
-            self._test(name, runs[parts[0]], datalist, weights)
+            target = self.folder(name, datalist) / "test"
+            if (target / "summary.json").exists():
+                continue
+            first, *others = (str(self.folder(member, datalist) / "train" / "model.pt") for member in members)
+            paths = {"output_dir": target, "ckpt_path": first, "save_masks": True}
+            if others:
+                paths["ensemble_weights"] = others
+            self._run("evaluating", name, load_runs()[members[0]], datalist, "evaluate.json", **paths)
 
-    def _test(self, name: str, planned: Run, datalist: Path, weights: Sequence[Path]) -> None:
-        target = self.folder(name, datalist) / "test"
-        if (target / "summary.json").exists():
-            return
-        options = {**planned.options, **self.options, "datalist": datalist, "dataset_dir": datalist.parent}
-        further = {"ensemble_weights": [str(path) for path in weights[1:]]} if len(weights) > 1 else {}
-        paths = {"output_dir": target, "ckpt_path": weights[0], "save_masks": True, **further}
-        run("evaluating", name, (*self.configs(planned), "evaluate.json"), **options, **paths)
-
-    def cases(self, name: str) -> Cases | None:
-        """What a run's tests gave; None where one is missing."""
+    def cases(self, name: str) -> Cases:
+        """Return the metrics of a run's test cases by ``<datalist>/<label file>``; none while a test is missing."""
         folders = {datalist.stem: self.folder(name, datalist) / "test" for datalist in self.datalists}
         if not all((folder / "summary.json").exists() for folder in folders.values()):
-            return None
+            return {}
         tables = {fold: read_cases(folder / "cases.csv") for fold, folder in folders.items()}
         return {f"{fold}/{case}": metrics for fold, cases in tables.items() for case, metrics in cases.items()}

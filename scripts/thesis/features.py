@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,8 +20,7 @@ from bundle.transforms.slices import pad_slices, stack_padded
 __all__ = ["Slice", "channel_weights", "load_network", "patch_attention", "read_slice", "residuals", "side_outputs"]
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(NamedTuple):
     """One slice of a case, as a network sees it.
 
     Attributes:
@@ -39,7 +37,7 @@ class Slice:
 
 
 def read_slice(parser: ConfigParser, item: dict[str, Any]) -> Slice:
-    """The slice of a case with most lesion.
+    """Return the slice of a case with most lesion.
 
     Args:
         parser: of the run's training.
@@ -54,70 +52,66 @@ def read_slice(parser: ConfigParser, item: dict[str, Any]) -> Slice:
 
 
 def load_network(parser: ConfigParser, weights: Path) -> SliceStackUNet:
-    """The trained network of a run, in ``eval()``."""
+    """Return the trained network of a run, in ``eval()``."""
     network: SliceStackUNet = parser.get_parsed_content("network_def")
     state = torch.load(weights, map_location="cpu", weights_only=True)
     network.load_state_dict({name: values.float() for name, values in state.items()})
     return network.eval()
 
 
-def _called(network: nn.Module, modules: Iterable[nn.Module], stack: torch.Tensor) -> list[tuple[tuple, Any]]:
-    """What each of the modules was given and gave, for one slice."""
-    calls: dict[nn.Module, tuple[tuple, Any]] = {}
-    wanted = list(modules)
+def _calls(network: nn.Module, modules: Iterable[nn.Module], stack: torch.Tensor) -> list[tuple[tuple, Any]]:
+    """Return the input and output of each of the modules for one slice."""
+    calls: dict[nn.Module, tuple[tuple, Any]] = dict.fromkeys(modules, ((), None))
     handles = [
         module.register_forward_hook(lambda module, given, made: calls.update({module: (given, made)}))
-        for module in wanted
+        for module in calls
     ]
     with torch.inference_mode():
         network(stack)
     for handle in handles:
         handle.remove()
-    return [calls[module] for module in wanted]
+    return list(calls.values())
 
 
 def _mean(features: torch.Tensor) -> np.ndarray:
-    """Over the channels, ``(H, W)``."""
+    """Return the mean of the channels, ``(H, W)``."""
     return features[0].mean(dim=0).numpy()
 
 
-def _of_kind(network: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[nn.Module]:
-    return [module for module in network.modules() if isinstance(module, kind)]
+def _of_kind(network: nn.Module, *kinds: type[nn.Module]) -> list[nn.Module]:
+    return [module for module in network.modules() if isinstance(module, kinds)]
 
 
 def patch_attention(network: SliceStackUNet, stack: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Of each encoder level: the patch scores ``(6, 6)``, and the features before and after, means of the channels."""
-    calls = _called(network, _of_kind(network, CoarsePatchAttention), stack)
-    return [(scores[0, 0].numpy(), _mean(given[0]), _mean(after)) for given, (after, [scores]) in calls]
+    """Return for each encoder level the features before, the patch scores ``(6, 6)``, and the features after.
+
+    The features are means of the channels.
+    """
+    calls = _calls(network, _of_kind(network, CoarsePatchAttention), stack)
+    return [(_mean(given[0]), scores[0, 0].numpy(), _mean(after)) for given, (after, [scores]) in calls]
 
 
 def channel_weights(network: SliceStackUNet, stack: torch.Tensor) -> list[np.ndarray]:
-    """The weights ``(C,)`` that each CFF gives to the channels of the 2D features."""
+    """Return the weights ``(C,)`` that each CFF gives to the channels of the 2D features."""
     fusions = cast(list[CrossDimensionFusion], _of_kind(network, CrossDimensionFusion))
-    return [made.flatten().numpy() for _, made in _called(network, (f.weigh_plane for f in fusions), stack)]
+    return [made.flatten().numpy() for _, made in _calls(network, (f.weigh_plane for f in fusions), stack)]
 
 
 def residuals(network: SliceStackUNet, stack: torch.Tensor) -> list[dict[str, np.ndarray]]:
-    """Of each decoder level, from the deepest: what CRL is given and gives, means of the channels, by name."""
+    """Return for each decoder level, from the deepest, the features in CRL by name, means of the channels."""
     maps = []
-    for (skip, found, _), made in _called(network, _of_kind(network, CoarseResidual), stack):
-        reverse = skip * skip * (1 - found)
-        maps.append(
-            {
-                "encoder, C": _mean(skip),
-                "C x C": _mean(skip * skip),
-                "RA": _mean(reverse),
-                "PA": _mean(made - reverse),
-                "CRL": _mean(made),
-            }
-        )
+    for (skip, found, _), made in _calls(network, _of_kind(network, CoarseResidual), stack):
+        square = skip * skip
+        reverse = square * (1 - found)
+        features = {"encoder, C": skip, "C x C": square, "RA": reverse, "PA": made - reverse, "CRL": made}
+        maps.append({name: _mean(values) for name, values in features.items()})
     return maps
 
 
 def side_outputs(network: SliceStackUNet, stack: torch.Tensor) -> list[np.ndarray]:
-    """The probabilities of each decoder level from the deepest, and the final ones."""
-    parts = _of_kind(network, (CoarseResidual, ReverseAttention))
-    sides = [found[0, 0].numpy() for (_, found, _), _ in _called(network, parts, stack)]
+    """Return the probabilities of each decoder level from the deepest, and the final ones."""
+    parts = _of_kind(network, CoarseResidual, ReverseAttention)
+    sides = [found[0, 0].numpy() for (_, found, _), _ in _calls(network, parts, stack)]
     with torch.inference_mode():
         final = torch.sigmoid(cast(torch.Tensor, network(stack)))
     return [*sides, final[0, 0].numpy()]

@@ -1,4 +1,4 @@
-"""Trainings and evaluations as processes of their own, which go on where they were stopped."""
+"""Trainings and evaluations as processes of their own, which continue where they were stopped."""
 
 from __future__ import annotations
 
@@ -9,33 +9,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bundle.errors import InputError
 from bundle.files import bundle_root, write_json
 
-__all__ = ["config_files", "is_trained", "keep_plan", "run", "train_settings"]
+__all__ = ["MODELS", "config_files", "is_trained", "keep_plan", "read_config", "run", "train_settings"]
+
+MODELS = Path(bundle_root()) / "models"
+_CONFIGS = Path(bundle_root()) / "configs"
 
 
 def config_files(names: Sequence[str]) -> list[str]:
-    """The files of configs in this bundle, such as ``networks/agmr_net.json``; others are paths already."""
-    folder = Path(bundle_root()) / "configs"
-    return [str(folder / name if (folder / name).exists() else name) for name in names]
+    """Return the files of configs in this bundle, such as ``networks/agmr_net.json``; other names are paths already."""
+    return [str(_CONFIGS / name if (_CONFIGS / name).exists() else name) for name in names]
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Return the content of one of the bundle's JSON configs."""
+    return json.loads((_CONFIGS / name).read_text(encoding="utf-8"))
 
 
 def train_settings() -> set[str]:
     """Return the names of the settings of configs/train.json."""
-    return set(json.loads((Path(bundle_root()) / "configs" / "train.json").read_text(encoding="utf-8")))
+    return set(read_config("train.json"))
 
 
 def run(job: str, title: str, configs: Sequence[str], **options: object) -> None:
-    """``python -m monai.bundle run JOB``.
+    """Run ``python -m monai.bundle run JOB``.
 
     Args:
         job: of the configs: ``training`` or ``evaluating``.
-        title: what it is called where it fails.
+        title: the name of the run in the error.
         configs: from the base to the last overlay, as :func:`config_files` takes them.
-        options: what is set beside them.
+        options: further settings.
 
     Raises:
         InputError: when it ends with another exit code than 0.
@@ -43,18 +48,19 @@ def run(job: str, title: str, configs: Sequence[str], **options: object) -> None
     words = [sys.executable, "-m", "monai.bundle", "run", job, "--config_file", str(config_files(configs))]
     for name, value in options.items():
         words += [f"--{name}", str(value)]
-    code = subprocess.run(words, check=False).returncode
-    if code:
-        raise InputError(f"{job} {title} ended with exit code {code}: the same command goes on from there.")
+    if code := subprocess.run(words, check=False).returncode:
+        raise InputError(f"{job} {title} ended with exit code {code}: the same command continues from there.")
 
 
 def is_trained(checkpoint: Path, epochs: int) -> bool:
-    """Whether a training has written its last epoch.
+    """Return whether a training has written its last epoch.
 
     Args:
         checkpoint: its ``last.pt``.
-        epochs: that it is meant to have.
+        epochs: how many it should have.
     """
+    import torch
+
     if not checkpoint.exists():
         return False
     trainer = torch.load(checkpoint, map_location="cpu", weights_only=True)["trainer"]
@@ -62,7 +68,7 @@ def is_trained(checkpoint: Path, epochs: int) -> bool:
 
 
 def keep_plan(file: Path, plan: dict[str, Any]) -> None:
-    """Writes what was asked for, or checks that it is what the file says.
+    """Write what was asked for, or check that it is what the file says.
 
     Raises:
         InputError: when the folder was begun with another plan.

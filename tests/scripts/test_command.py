@@ -48,7 +48,7 @@ def arguments(command: str) -> list[str]:
 
 
 def test_the_commands_are_found() -> None:
-    assert len(COMMANDS) == 23
+    assert len(COMMANDS) == 25
     assert {"scripts.segment", "scripts.thesis.results", "benchmarks.page"} < set(COMMANDS)
 
 
@@ -71,16 +71,41 @@ def test_a_misspelt_option_is_refused_before_anything_runs(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_option_that_was_probably_meant_is_named_without_loading_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "words", "sentence"),
+    [
+        ("segment", "in out --thresold 0.3", "There is no option --thresold: did you mean --threshold?"),
+        ("simulate", "--sead 2", "There is no option --sead: did you mean --seed?"),
+        ("curve", "run curve.png --smooth", "There is no option --smooth; see --help."),
+        ("average", "a.pt --outptu b.pt", "There is no option --outptu: did you mean --output?"),
+        ("thesis.compare", "a b c d --epoch 3", "There is no option --epoch: did you mean --epochs?"),
+        ("thesis.experiment", "table_4_6 data --cohrt isles", "There is no option --cohrt: did you mean --cohort?"),
+        ("thesis.results", "comparison --tets a", "There is no option --tets: did you mean --test?"),
+    ],
+)
+def test_the_option_that_was_probably_meant_is_named_without_loading_torch(
+    command: str, words: str, sentence: str
+) -> None:
+    assert end_of(f"scripts.{command}", words) == (2, f"Error: {sentence}\n", "False\n")
+
+
+@pytest.mark.parametrize("benchmark", ["boxes", "many_volumes", "page", "placement", "volumes"])
+def test_benchmarks_that_start_other_programs_or_read_files_refuse_an_option_without_loading_torch(
+    benchmark: str,
+) -> None:
+    sentence = "There is no option --qq; see --help."
+    assert end_of(f"benchmarks.{benchmark}", "--qq") == (2, f"Error: {sentence}\n", "False\n")
+
+
+def end_of(module: str, words: str) -> tuple[int, str, str]:
+    """Return the exit code, the error, and whether torch was loaded."""
     program = (
-        "import runpy, sys\nsys.argv = ['segment', 'in', 'out', '--thresold', '0.3']\n"
-        "try:\n    runpy.run_module('scripts.segment', run_name='__main__', alter_sys=True)\n"
+        f"import runpy, sys\nsys.argv = [{module!r}, *{words.split()!r}]\n"
+        f"try:\n    runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
         "finally:\n    print('torch' in sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert ended.stderr == "Error: There is no option --thresold: did you mean --threshold?\n"
-    assert ended.stdout == "False\n"
+    return ended.returncode, ended.stderr, ended.stdout
 
 
 def test_help_lists_the_options_on_standard_output() -> None:
@@ -102,7 +127,6 @@ def call(function: Callable[..., None], words: Sequence[str], monkeypatch: pytes
 def command_of(taken: dict[str, Any]) -> Callable[..., None]:
     def command(
         source: str,
-        heads: str | Sequence[str] = (),
         names: Sequence[str] = (),
         threshold: float | None = None,
         count: int = 3,
@@ -127,8 +151,7 @@ def test_text_stays_text(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
-        (["--heads", "2024.10"], "heads", "2024.10"),
-        (["--heads", "[a, '2024.10']"], "heads", ["a", "2024.10"]),
+        (["--names", "[a, '2024.10']"], "names", ["a", "2024.10"]),
         (["--names", "2024"], "names", ("2024",)),
         (["--threshold=0.3"], "threshold", 0.3),
         (["--threshold", "None"], "threshold", None),
@@ -138,7 +161,8 @@ def test_text_stays_text(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--amp", "False"], "amp", False),
         (["--part", "test"], "part", "test"),
         (["--flips", "[[0], [0, 1]]"], "flips", [[0], [0, 1]]),
-        (["heads"], "heads", "heads"),
+        (["heads"], "names", ("heads",)),
+        (["--names=a"], "names", ("a",)),
     ],
 )
 def test_values_become_what_they_are_annotated_with(
@@ -160,7 +184,10 @@ def test_values_become_what_they_are_annotated_with(
         (["in", "--part", "tset"], "--part must be one of training, test, got 'tset'; see --help."),
         (["in", "--flips", "0"], "--flips must be a list in brackets, got '0'; see --help."),
         (["in", "--cuont", "3"], "There is no option --cuont: did you mean --count?"),
-        (["in", "a", "b", "1", "2", "True", "test", "[]", "c", "d"], "'d' is an argument too many; see --help."),
+        (["--sourc", "in"], "There is no option --sourc: did you mean --source?"),
+        (["in", "--noamq"], "There is no option --noamq: did you mean --noamp?"),
+        (["in", "-z"], "There is no option --z; see --help."),
+        (["in", "b", "1", "2", "True", "test", "[]", "c", "d"], "'d' is an argument too many; see --help."),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(

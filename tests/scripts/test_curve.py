@@ -25,7 +25,7 @@ def test_runs_follow_each_other_and_a_resumed_one_counts_once(tmp_path: Path, mo
     log(tmp_path / "second", [1.0])
     drawn = []
     monkeypatch.setattr("scripts.curve.save_training_curves", lambda runs, *_: drawn.extend(runs))
-    monkeypatch.setattr("scripts.curve.shrink", lambda *_, **__: None)
+    monkeypatch.setattr("bundle.volumes.picture.shrink", lambda *_, **__: None)
     curve(str(tmp_path / "first"), str(tmp_path / "second"), str(tmp_path / "curve.png"))
     assert drawn == [[4.0, 3.0, 2.5, 2.0], [1.0]]
 
@@ -33,7 +33,7 @@ def test_runs_follow_each_other_and_a_resumed_one_counts_once(tmp_path: Path, mo
 def test_the_curve_is_the_moving_mean_at_the_last_iteration_of_its_window(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows of 2 over 4, 2, 6 end at iterations 2 and 3; the second run of one iteration stands at 4."""
+    """Windows of 2 over 4, 2, 6 end at iterations 2 and 3; the second run of one iteration is at 4."""
     lines: list[tuple[list, list]] = []
     plot = Axes.plot
     monkeypatch.setattr(
@@ -44,7 +44,7 @@ def test_the_curve_is_the_moving_mean_at_the_last_iteration_of_its_window(
     assert (tmp_path / "curve.png").exists()
 
 
-def test_validations_stand_at_their_iteration_and_a_repeated_one_counts_once(
+def test_validations_are_at_their_iteration_and_a_repeated_one_counts_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second run's first validation, at its iteration 1, is the curve's fourth iteration."""

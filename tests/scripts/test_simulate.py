@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,10 +16,10 @@ import pytest
 from scipy import ndimage
 
 from bundle.data.simulate.parts import masks_of
+from bundle.errors import InputError
 from bundle.files import bundle_root
 from bundle.transforms import TEMPLATE, atlas_grid
-
-pytestmark = pytest.mark.slow
+from scripts import simulate as command
 
 MASKS = 20
 HEADS = ("one.nii.gz", "two.nii.gz")
@@ -58,6 +60,7 @@ def records(output: Path) -> list[dict]:
     return json.loads((output / "simulation.json").read_text())["cases"]
 
 
+@pytest.mark.slow
 def test_images_labels_records_and_pictures_are_there(training: Path) -> None:
     names = [f"sim_{number:04d}" for number in range(3)]
     expected = {f"{kind}/{name}.nii.gz" for kind in ("images", "labels") for name in names}
@@ -65,6 +68,7 @@ def test_images_labels_records_and_pictures_are_there(training: Path) -> None:
     assert {str(file.relative_to(training)) for file in training.rglob("*") if file.is_file()} == expected
 
 
+@pytest.mark.slow
 def test_images_are_int16_and_labels_uint8_on_the_grid_of_atlas(training: Path) -> None:
     affine, shape = atlas_grid()
     for kind, dtype in (("images", np.int16), ("labels", np.uint8)):
@@ -80,6 +84,7 @@ def test_images_are_int16_and_labels_uint8_on_the_grid_of_atlas(training: Path) 
                 assert 900 < np.percentile(voxels[voxels > 0], 90) < 1300  # white matter is about 1000
 
 
+@pytest.mark.slow
 def test_records_say_what_the_labels_show(training: Path) -> None:
     told = json.loads((training / "simulation.json").read_text())
     assert (told["seed"], told["part"]) == (4, "training")
@@ -90,6 +95,7 @@ def test_records_say_what_the_labels_show(training: Path) -> None:
         assert record["head"] == "one.nii.gz"
 
 
+@pytest.mark.slow
 def test_again_and_with_other_workers_every_file_has_the_same_bytes(training: Path, sources: Path) -> None:
     again = run(sources, sources / "again", "--cases", 3, "--workers", 1, "--seed", 4)
     for file in training.rglob("*"):
@@ -97,6 +103,56 @@ def test_again_and_with_other_workers_every_file_has_the_same_bytes(training: Pa
             assert file.read_bytes() == (again / file.relative_to(training)).read_bytes(), file.name
 
 
+@pytest.mark.slow
+def test_a_stopped_simulation_continues_with_the_cases_that_are_missing(training: Path, sources: Path) -> None:
+    stopped = Path(shutil.copytree(training, sources / "stopped"))
+    missing = stopped / "records" / "sim_0001.json"
+    missing.unlink()
+    (stopped / "labels" / "sim_0001.nii.gz").unlink()
+    told = json.loads((stopped / "simulation.json").read_text())
+    (stopped / "simulation.json").write_text(json.dumps({**told, "cases": []}))
+    before = {file: file.stat().st_mtime_ns for file in (stopped / "images").iterdir()}
+    run(sources, stopped, "--cases", 3, "--seed", 4)
+    rewritten = [file.name for file, time in before.items() if file.stat().st_mtime_ns != time]
+    assert rewritten == ["sim_0001.nii.gz"]
+    for file in ("simulation.json", "records/sim_0001.json", "images/sim_0001.nii.gz", "labels/sim_0001.nii.gz"):
+        assert (stopped / file).read_bytes() == (training / file).read_bytes(), file
+
+
+EARLIER = {"seed": 4, "part": "training", "count": 3, "healthy": 0.0, "further_lesions": 0.0, "varied": False}
+
+
+@pytest.mark.parametrize(
+    ("more", "changed"),
+    [
+        ({"seed": 5}, "seed"),
+        ({"cases": 4}, "count"),
+        ({"healthy": 0.5, "varied": True}, "healthy, varied"),
+        ({"heads": "two.nii.gz"}, "heads"),
+        ({"masks": [str(TEMPLATE)] * 5}, "masks"),
+    ],
+)
+def test_other_settings_than_those_of_the_folder_are_refused_before_anything_is_written(
+    more: dict[str, Any], changed: str, tmp_path: Path
+) -> None:
+    for name in HEADS:
+        (tmp_path / name).symlink_to(TEMPLATE)
+    folder, told = tmp_path / "cohort", json.dumps({**EARLIER, "heads": ["one.nii.gz"], "masks": [], "cases": []})
+    folder.mkdir()
+    (folder / "simulation.json").write_text(told)
+    words = {"seed": 4, "cases": 3, "heads": "one.nii.gz", **more}
+    words["heads"] = [str(tmp_path / words["heads"])]
+    sentence = (
+        f"{folder} holds simulated cases of seed 4 with other {changed}: choose another folder, repeat the settings in "
+        f"{folder / 'simulation.json'}, or remove the folder to replace its cases."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        command.simulate(output=str(folder), **words)
+    assert [file.name for file in folder.iterdir()] == ["simulation.json"]
+    assert (folder / "simulation.json").read_text() == told
+
+
+@pytest.mark.slow
 def test_the_parts_share_no_head_and_no_mask(training: Path, sources: Path) -> None:
     test = run(sources, sources / "test", "--part", "test", "--cases", 2, "--healthy", 0.0, "--seed", 4)
     files = sorted(str(file) for file in (sources / "masks").iterdir())
@@ -108,6 +164,7 @@ def test_the_parts_share_no_head_and_no_mask(training: Path, sources: Path) -> N
     assert {record["head"] for record in records(test)} == {"two.nii.gz"}
 
 
+@pytest.mark.slow
 def test_without_masks_shapes_are_procedural_and_healthy_cases_have_none(sources: Path) -> None:
     output = sources / "procedural"
     head = sources / "heads" / HEADS[0]
@@ -120,15 +177,17 @@ def test_without_masks_shapes_are_procedural_and_healthy_cases_have_none(sources
         assert bool(label.any()) == (record["mask"] is not None)
 
 
-def test_further_lesions_come_on_top(training: Path, sources: Path) -> None:
+@pytest.mark.slow
+def test_further_lesions_are_added(training: Path, sources: Path) -> None:
     more = run(sources, sources / "more", "--cases", 3, "--seed", 4, "--further_lesions", 20)
-    pieces = [
+    components = [
         sum(ndimage.label(nib.load(file).get_fdata())[1] for file in (output / "labels").iterdir())
         for output in (training, more)
     ]
-    assert pieces[1] > pieces[0] + 20
+    assert components[1] > components[0] + 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -31,7 +31,7 @@ QUICK = {"space": "native", "samples_per_epoch": 8, "batch_size": 4, "lesion_fra
 
 @pytest.fixture(scope="module")
 def slabs(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 mm of two cases about their lesions, and of the same without lesion in healthy/."""
+    """40 mm of two cases around their lesions, and the same without lesion in healthy/."""
     folder = tmp_path_factory.mktemp("slabs")
     for number in range(2):
         name = f"case_{number}.nii.gz"
@@ -178,7 +178,7 @@ def test_the_rate_rises_for_the_warm_up_and_falls_to_0_at_the_last_step(slabs: P
         optimizer.step()
         schedule.step()
     assert rates[:6] == pytest.approx([0.002 * f for f in (0.01, 0.208, 0.406, 0.604, 0.802, 1.0)])
-    assert rates[10] == pytest.approx(0.001)  # half of the 10 steps behind the warm-up
+    assert rates[10] == pytest.approx(0.001)  # half of the 10 steps after the warm-up
     assert schedule.get_last_lr()[0] == pytest.approx(0.0, abs=1e-12)
 
 
@@ -187,7 +187,13 @@ def test_networks_are_trained_and_tested_go_on_when_stopped_and_are_left_when_fi
     slabs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = [str(slabs), str(slabs), str(slabs / "healthy"), str(tmp_path)]
-    settings: dict[str, Any] = {"epochs": 2, "networks": "basic_unet", **QUICK, **THIN["basic_unet"], "warmup_steps": 1}
+    settings: dict[str, Any] = {
+        "epochs": 2,
+        "networks": ("basic_unet",),
+        **QUICK,
+        **THIN["basic_unet"],
+        "warmup_steps": 1,
+    }
     for part in ("test", "healthy"):  # evaluated already: a slab cannot be registered, as the shipped weights ask for
         (tmp_path / "shipped" / part).mkdir(parents=True)
         (tmp_path / "shipped" / part / "summary.json").write_text("{}")
@@ -206,7 +212,7 @@ def test_networks_are_trained_and_tested_go_on_when_stopped_and_are_left_when_fi
     last = torch.load(results / "train" / "last.pt", weights_only=True)
     assert last["lr_scheduler"]["_last_lr"][0] == pytest.approx(0.0, abs=1e-12)
 
-    # As a stop behind the first epoch leaves it.
+    # As a stop after the first epoch leaves it.
     last["trainer"]["iteration"] = last["lr_scheduler"]["last_epoch"] = 2
     torch.save(last, results / "train" / "last.pt")
     compare(*folders, **settings)

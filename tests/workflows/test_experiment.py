@@ -80,7 +80,7 @@ def test_shards_make_a_table_and_its_figure_needs_no_more_training(datalist: Pat
 
     other = command("figure_4_9", datalist.parent, output, "--case", "nobody")
     assert other.returncode == 1
-    assert "Error: nobody is no test case: choose from case_3" in other.stderr
+    assert "Error: nobody is not a test case: choose from case_3" in other.stderr
     begun = command("table_4_7", datalist.parent, output, "--learning_rate", "0.5")
     assert begun.returncode == 1
     assert "was begun with other options" in begun.stderr

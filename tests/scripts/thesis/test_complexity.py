@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
 from scripts.thesis.complexity import complexity_table, parameters_and_flops
@@ -23,7 +21,7 @@ def test_counts_are_the_thesis_s(overlay: str, parameters: int, flops: int) -> N
 
 
 def test_table_has_both_counts_and_the_work_done_here() -> None:
-    row = complexity_table({"TSRL-Net": partial(parser_of, "train.json")}).splitlines()[-1].split(" | ")
+    row = complexity_table({"TSRL-Net": parser_of("train.json")}).splitlines()[-1].split(" | ")
     assert row[:2] == ["| TSRL-Net", "12,854,496"]
     assert row[3] == "23,916,070,494"
     # Pairs of slices in the 3D branch: 16 for 12 at full scale, 4 for 6 at 1/2, 1 for 3 at 1/4.

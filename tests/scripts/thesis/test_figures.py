@@ -20,8 +20,7 @@ from scripts.thesis.evaluations import read_cases
 from scripts.thesis.experiment import experiment
 from scripts.thesis.experiment_runs import Experiments
 from scripts.thesis.features import channel_weights, patch_attention, residuals, side_outputs
-from scripts.thesis.figures import FIGURES, Request
-from scripts.thesis.tables import load_runs
+from scripts.thesis.figures import FIGURES, save_figure
 from tests.conftest import ellipsoid
 from tests.scripts.thesis.test_results import write
 from tests.workflows.conftest import COARSE, FEATURES
@@ -52,8 +51,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Experiments:
     return made
 
 
+def draw(name: str, work: Experiments, case: str | None = None) -> Figure:
+    figure = FIGURES[name]
+    return figure.draw(work, figure.runs, case)
+
+
 def _make_run(work: Experiments, name: str, number: int, items: list[dict[str, Any]]) -> None:
-    folder, planned = work.folder(name, work.datalists[0]), load_runs()[name]
+    folder = work.folder(name, work.datalists[0])
     cases = [
         {"case": item["label"], "tp": 8, "fp": 1, "fn": 2} | dict.fromkeys(CASE_METRICS, 0.5 + number / 100)
         for item in items
@@ -68,14 +72,14 @@ def _make_run(work: Experiments, name: str, number: int, items: list[dict[str, A
     (folder / "train").mkdir(parents=True)
     if name in ("agmr_net", "tsrl_net") or name.startswith("table_"):
         torch.manual_seed(number)
-        network = work.parser(planned).get_parsed_content("network_def")
+        network = work.parser(name).get_parsed_content("network_def")
         torch.save(network.state_dict(), folder / "train" / "model.pt")
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_drawn(name: str, work: Experiments, tmp_path: Path) -> None:
-    FIGURES[name].save(Request(work, load_runs(), None, tmp_path / "figure.png"))
-    with Image.open(tmp_path / "figure.png") as image:
+def test_every_figure_is_drawn(name: str, work: Experiments) -> None:
+    save_figure(name, work, None)
+    with Image.open(work.output / f"{name}.png") as image:
         assert np.asarray(image.convert("L")).std() > 10
 
 
@@ -83,7 +87,7 @@ def test_every_figure_is_drawn(name: str, work: Experiments, tmp_path: Path) -> 
 def test_what_is_missed_and_falsely_found_is_painted(name: str, work: Experiments, tmp_path: Path) -> None:
     painted = {}
     for case in ("1_t01", "1_t02"):
-        FIGURES[name].save(Request(work, load_runs(), case, tmp_path / f"{case}.png"))
+        draw(name, work, case).savefig(tmp_path / f"{case}.png")
         pixels = np.asarray(Image.open(tmp_path / f"{case}.png").convert("RGB")).astype(int)
         colours = [ImageColor.getrgb(colour) for colour in ("#F0E442", "#CC79A7")]
         painted[case] = [int((np.abs(pixels - colour).max(axis=-1) < 3).sum()) for colour in colours]
@@ -101,27 +105,17 @@ def test_recall_and_boxes_are_of_all_cases_of_one_name(work: Experiments) -> Non
     assert list(read_cases(table)) == [f"{session}/1_label.nii.gz" for session in SESSIONS]
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures, in place of their files."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
-    return figures
-
-
 def test_boxes_have_the_names_of_the_networks_and_not_those_of_one_of_their_settings(
-    work: Experiments, tmp_path: Path, drawn: list[Figure]
+    work: Experiments,
 ) -> None:
-    FIGURES["figure_4_7"].save(Request(work, load_runs(), None, tmp_path / "figure.png"))
-    (axis,) = drawn[0].axes
+    (axis,) = draw("figure_4_7", work).axes
     names = [label.get_text() for label in axis.get_yticklabels()]
     assert names == ["UNet++", "ACSNet", "Attention U-Net", "D-UNet", "AGMR-Net", "TSRL-Net"]
     assert axis.get_xlabel() == "DSC of a test case"
 
 
-def test_focus_is_drawn_in_the_order_of_its_settings(work: Experiments, tmp_path: Path, drawn: list[Figure]) -> None:
-    FIGURES["figure_4_8"].save(Request(work, load_runs(), None, tmp_path / "figure.png"))
-    left, right = drawn[0].axes
+def test_focus_is_drawn_in_the_order_of_its_settings(work: Experiments) -> None:
+    left, right = draw("figure_4_8", work).axes
     names = ["tsrl_net_alpha_75_beta_1", "tsrl_net_gamma_2_beta_2", "tsrl_net", "tsrl_net_gamma_2_beta_8"]
     dsc = [next(iter((work.cases(name) or {}).values()))["dsc"] for name in names]
     np.testing.assert_allclose(right.lines[0].get_ydata(), dsc)
@@ -156,7 +150,7 @@ def test_patch_scores_are_those_of_the_training_and_weigh_the_features() -> None
         scores = _training_scores(network, stack)
     levels = patch_attention(network, stack)
     assert len(levels) == 5
-    for (seen, before, after), score in zip(levels, scores, strict=True):
+    for (before, seen, after), score in zip(levels, scores, strict=True):
         np.testing.assert_allclose(seen, score, atol=1e-6)
         size = before.shape[0] // 6
         np.testing.assert_allclose(after, before * (1 + seen.repeat(size, 0).repeat(size, 1)), atol=1e-5)

@@ -17,7 +17,8 @@ from PIL import Image
 from bundle.errors import InputError
 from scripts.thesis.compare import NETWORKS
 from scripts.thesis.evaluations import Difference, compare_paired
-from scripts.thesis.results import CLAIMS, results, verdict
+from scripts.thesis.results import results
+from scripts.thesis.results_page import CLAIMS, verdict
 from tests.conftest import ellipsoid
 
 CASES = 6

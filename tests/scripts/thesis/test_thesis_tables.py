@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import InputError
-from scripts.thesis.experiment import row_numbers, trained_runs
+from scripts.thesis.experiment import trained_runs
 from scripts.thesis.runs import config_files
-from scripts.thesis.tables import Row, Table, load_runs, load_tables, to_csv, to_markdown
+from scripts.thesis.table_pages import row_numbers, to_csv, to_markdown
+from scripts.thesis.tables import Row, Table, load_runs, load_tables
 from tests.workflows.conftest import ROOT
 from tests.workflows.test_configs import parser_of
 
@@ -157,7 +158,7 @@ def test_the_named_run_is_not_compared_with_itself() -> None:
     assert "p_wilcoxon" not in row_numbers(Table("t", "", ("p",), (row,), against="base"), row, DONE)
 
 
-def test_a_run_that_is_not_there_has_norow_numbers() -> None:
+def test_a_run_that_is_not_there_has_no_numbers() -> None:
     assert row_numbers(Table("t", "", ("dsc",), (ROW,)), Row("?", "other", (math.nan,)), DONE) == {}
 
 
