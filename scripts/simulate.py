@@ -118,12 +118,10 @@ def _show(records: Sequence[Mapping[str, Any]], output: Path) -> None:
     if not volumes_ml:
         return
     save_volume_distribution([*volumes_ml.values()], ATLAS_QUANTILES_ML, output / "volumes.png")
-    shown = {
-        f"{name}, {volumes_ml[name]:.1f} mL": tuple(
-            np.asarray(nib.load(output / folder / f"{name}.nii.gz").dataobj) for folder in ("images", "labels")
-        )
-        for name in [*volumes_ml][:_SHOWN]
-    }
+    shown = {}
+    for name in [*volumes_ml][:_SHOWN]:
+        image, label = (np.asarray(nib.load(output / of / f"{name}.nii.gz").dataobj) for of in ("images", "labels"))
+        shown[f"{name}, {volumes_ml[name]:.1f} mL"] = (image, label)
     save_lesion_overview(shown, output / "montage.png")
 
 
