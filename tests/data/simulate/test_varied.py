@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_each_case_has_a_head_shape_of_its_own(cases: list[SimulatedCase], templ
     )
     assert extents.std(axis=0).max() > 2
     heads = [template_head.tissue >= Tissue.CSF, *brains]
-    dice = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in zip(heads[:-1], heads[1:], strict=True)]
+    dice = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairwise(heads)]
     assert max(dice) < 0.98
 
 
