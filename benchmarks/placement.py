@@ -14,6 +14,9 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
+from bundle.data import find_images
+from bundle.errors import InputError
+from bundle.transforms import AffineToMNI
 from scripts.command import run_command
 
 __all__ = ["PlacementError", "distortion", "placement", "placement_error"]
@@ -65,22 +68,25 @@ def placement(heads: Sequence[str], scans: int = 8, copies: int = 3, seed: int =
     from monai.data.meta_tensor import MetaTensor
     from monai.transforms import LoadImage
 
-    from bundle.data import find_images
-    from bundle.transforms import AffineToMNI
 
     files = find_images(heads)
     chosen = [files[number] for number in np.unique(np.linspace(0, len(files) - 1, scans).round().astype(int))]
     rng = np.random.default_rng(seed)
     load, place = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True), AffineToMNI()
-    errors = []
+    errors, refused = [], 0
     for file in chosen:
         scan = load(file)
         own = place.find(scan).affine
         for _ in range(copies):
             moved = distortion(rng)
-            found = place.find(MetaTensor(scan.as_tensor(), affine=moved @ scan.affine.numpy())).affine
+            try:
+                found = place.find(MetaTensor(scan.as_tensor(), affine=moved @ scan.affine.numpy())).affine
+            except InputError:  # what is refused leaves no error
+                refused += 1
+                continue
             errors.append(placement_error(found @ moved @ np.linalg.inv(own)))
             print(f"{file}: shift {errors[-1].shift_mm.round(2)} mm, turn {errors[-1].turn_deg.round(2)} degrees")
+    print(f"{refused} copies could not be placed.")
     print(f"{len(errors)} copies of {len(chosen)} scans, root mean square along or about the axes right, front, top:")
     for name, unit in (("shift", "mm"), ("turn", "deg"), ("size", "percent")):
         values = np.array([getattr(error, f"{name}_{unit}") for error in errors])

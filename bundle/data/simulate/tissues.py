@@ -86,6 +86,9 @@ _RIGHT |= {25: 57}
 _CSF = 24
 _FIRST_OUTSIDE_BRAIN = 500
 
+# To be raised when load_head gives other heads, so that those kept before are not taken.
+_MADE_BY = 2
+
 # A head with less than this far from the template's brain is skull-stripped.
 _STRIPPED_OUTSIDE_ML = 100
 
@@ -224,7 +227,8 @@ def _cached_head(file: str, cache_dir: Path | None) -> Head:
         stamp = Path(file).stat()
     except OSError as error:
         raise InputError(explain(file, error)) from error
-    key = hashlib.sha256(f"{Path(file).resolve()} {stamp.st_mtime_ns} {stamp.st_size}".encode()).hexdigest()[:16]
+    made = f"{_MADE_BY} {Path(file).resolve()} {stamp.st_mtime_ns} {stamp.st_size}"
+    key = hashlib.sha256(made.encode()).hexdigest()[:16]
     kept = cache_dir / f"{Path(file).name}.{key}.npz"
     if not kept.exists():
         head = load_head(file)

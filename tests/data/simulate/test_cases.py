@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -85,6 +87,23 @@ def test_the_same_state_gives_the_same_case_and_another_one_another(block_head: 
     assert first.record == again.record
     assert not np.array_equal(first.label, other.label)
     assert first.record != other.record
+
+
+@pytest.mark.parametrize(
+    ("number", "further_lesions", "lesion", "brightness", "along"),
+    [
+        (0, 0.0, "aaff43be05e40178", 621571.81, (0.88987, 0.80767, 0.32955, 0.99815, 0.88294)),
+        (1, 2.0, "52529742040e0a76", 556610.58, (0.87772, 0.85013, 0.30912, 1.07409, 0.57556)),
+    ],
+)
+def test_cases_are_what_they_were_before_there_were_varied_ones(
+    number: int, further_lesions: float, lesion: str, brightness: float, along: tuple[float, ...], block_head: Head
+) -> None:
+    """The label's hash, the sum of the intensities and some of them, at commit edce413."""
+    case = SimulatedCases([block_head], None, cases=4, seed=11, further_lesions=further_lesions)[number]
+    assert hashlib.sha256(case.label.tobytes()).hexdigest()[:16] == lesion
+    assert case.image.sum(dtype=np.float64) == pytest.approx(brightness, abs=0.1)
+    assert case.image[45, 55, ::16] == pytest.approx(along, abs=2e-5)
 
 
 def test_a_case_does_not_change_its_head(block_head: Head) -> None:
