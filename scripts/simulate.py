@@ -66,7 +66,13 @@ def simulate(
     target, file = Path(output), Path(output) / "simulation.json"
     head_files = heads_of(part, find_images(heads), test_heads, split)
     mask_files = [] if masks is None else masks_of(part, find_images(masks), test_masks, split)
-    settings = {"seed": seed, "part": part, "count": cases, "healthy": healthy, "further_lesions": further_lesions}
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "part": part,
+        "count": cases,
+        "healthy": healthy,
+        "further_lesions": further_lesions,
+    }
     settings |= {"varied": varied, "heads": _names(head_files), "masks": _names(mask_files)}
     begun = _is_begun(settings, file)
     loaded = load_heads(head_files, heads_cache or target / "heads", workers, lookalike_heads=lookalike_heads(split))
@@ -112,12 +118,11 @@ def _show(records: Sequence[Mapping[str, Any]], output: Path) -> None:
     if not volumes_ml:
         return
     save_volume_distribution([*volumes_ml.values()], ATLAS_QUANTILES_ML, output / "volumes.png")
-    shown = {
-        f"{name}, {volumes_ml[name]:.1f} mL": tuple(
-            np.asarray(nib.load(output / folder / f"{name}.nii.gz").dataobj) for folder in ("images", "labels")
-        )
-        for name in [*volumes_ml][:_SHOWN]
-    }
+    shown = {}
+    for name in [*volumes_ml][:_SHOWN]:
+        files = (output / folder / f"{name}.nii.gz" for folder in ("images", "labels"))
+        image, label = (np.asarray(nib.load(file).dataobj) for file in files)
+        shown[f"{name}, {volumes_ml[name]:.1f} mL"] = (image, label)
     save_lesion_overview(shown, output / "montage.png")
 
 

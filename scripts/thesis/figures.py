@@ -105,7 +105,9 @@ def _show(axis: Axes, picture: np.ndarray, title: str = "", **more: Any) -> None
     axis.set_title(title, fontsize=8)
 
 
-def _show_slice(panels: Sequence[Axes], image: np.ndarray, truth: np.ndarray, title: str, **more: Any) -> None:
+def _show_slice(
+    panels: Sequence[Axes] | np.ndarray, image: np.ndarray, truth: np.ndarray, title: str, **more: Any
+) -> None:
     """Show a slice and its truth in the first two of the panels, and hide the others."""
     _show(panels[0], image, title, cmap="gray", **more)
     _show(panels[1], truth, "truth", cmap="gray", interpolation="nearest")

@@ -97,7 +97,8 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 The command on heads that must be registered, 4 of each kind (`python -m benchmarks.volumes`): medians of a
 """,
         """
-| voxels of the file | network's | read, s | register, s | network, s | write, s | memory, GB | an hour on 2 cores | 8 (computed) | 16 (computed) |
+| voxels of the file | network's | read, s | register, s | network, s | write, s | memory, GB \
+| an hour on 2 cores | 8 (computed) | 16 (computed) |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 | 1 mm | 2 mm | 1.2 | 4.0 | 3.0 | 0.5 | 1.5 | 600 | 2400 | 4800 |
 | 0.7 mm | 2 mm | 1.2 | 4.0 | 3.0 | 0.5 | 1.5 | 600 | 2400 | 4800 |
@@ -138,7 +139,8 @@ volume on this machine, 4 volumes an hour, and eight times as long as it is by d
 | MONAI DynUNet | 94 | 5.0 |
 """,
         """
-100 heads of 1 mm, registered, the shipped network: 2 cores were 96% busy, the program and its workers held at most 3.0 GB.
+100 heads of 1 mm, registered, the shipped network: 2 cores were 96% busy, the program and its workers held at most \
+3.0 GB.
 The moments at which volumes were done lie on a line of 5.50 s a volume; the furthest
 is 1.2% of the whole time off it.
 """,
