@@ -68,7 +68,6 @@ def placement(heads: Sequence[str], scans: int = 8, copies: int = 3, seed: int =
     from monai.data.meta_tensor import MetaTensor
     from monai.transforms import LoadImage
 
-
     files = find_images(heads)
     chosen = [files[number] for number in np.unique(np.linspace(0, len(files) - 1, scans).round().astype(int))]
     rng = np.random.default_rng(seed)

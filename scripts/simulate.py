@@ -120,7 +120,8 @@ def _show(records: Sequence[Mapping[str, Any]], output: Path) -> None:
     save_volume_distribution([*volumes_ml.values()], ATLAS_QUANTILES_ML, output / "volumes.png")
     shown = {}
     for name in [*volumes_ml][:_SHOWN]:
-        image, label = (np.asarray(nib.load(output / of / f"{name}.nii.gz").dataobj) for of in ("images", "labels"))
+        files = (output / folder / f"{name}.nii.gz" for folder in ("images", "labels"))
+        image, label = (np.asarray(nib.load(file).dataobj) for file in files)
         shown[f"{name}, {volumes_ml[name]:.1f} mL"] = (image, label)
     save_lesion_overview(shown, output / "montage.png")
 

@@ -203,9 +203,11 @@ def _save_worst(cases: Cases, masks: Path, test: Path, path: Path) -> None:
     items = {Path(item["label"]).name: item for item in load_datalist(test)}
     shown = {}
     for name, case in cases.items():
-        files = items[name]["image"], items[name]["label"], masks / f"{stem(items[name]['image'])}_lesion.nii.gz"
-        image, truth, mask = map(_read_test_voxels, files)
-        shown[f"{stem(name)}, {case['true_volume_ml']:.1f} mL\nDSC {case['dsc']:.2f}"] = (image, truth, mask)
+        file = items[name]["image"]
+        files = (file, items[name]["label"], masks / f"{stem(file)}_lesion.nii.gz")
+        image, label, mask = map(_read_test_voxels, files)
+        title = f"{stem(name)}, {case['true_volume_ml']:.1f} mL\nDSC {case['dsc']:.2f}"
+        shown[title] = (image, label, mask)
     save_montage(shown, path)
     shrink(path, width=900)
 

@@ -62,7 +62,7 @@ def read_probabilities(folder: Path) -> tuple[list[np.ndarray], float]:
     ("name", "kind", "parameters"), [("basic_unet", BasicUNet, 7_783_713), ("attention_unet", AttentionUnet, 7_940_609)]
 )
 def test_overlay_gives_monai_s_network_and_the_target_aware_loss(name: str, kind: type, parameters: int) -> None:
-    parser = parser_of("train.json", f"networks/{name}.json")
+    parser = parser_of("train.json", *NETWORKS[name].overlays)
     with torch.device("meta"):
         network = parser.get_parsed_content("network_def")
     assert type(network) is kind
@@ -73,7 +73,7 @@ def test_overlay_gives_monai_s_network_and_the_target_aware_loss(name: str, kind
 
 @pytest.mark.parametrize("name", THIN)
 def test_it_trains_evaluates_and_infers(name: str, slabs: Path, tmp_path: Path) -> None:
-    overlay, common = f"networks/{name}.json", {"dataset_dir": str(slabs), **THIN[name]}
+    (overlay,), common = NETWORKS[name].overlays, {"dataset_dir": str(slabs), **THIN[name]}
     trained, tested = tmp_path / "train", tmp_path / "test"
     training = parser_of(
         *("train.json", overlay, "cpu.json"), output_dir=str(trained), epochs=1, warmup_steps=1, **QUICK, **common

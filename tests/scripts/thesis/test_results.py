@@ -113,11 +113,45 @@ def page(comparison: Path, tmp_path: Path) -> str:
 
 
 def cells(page: str, heading: str, *first: str) -> list[str]:
-    """The cells of a row of the table under a heading, behind the ones given."""
+    """The cells of a row of the table under a heading, after the ones given."""
     section = page.split(f"## {heading}")[1].split("\n## ")[0]
     start = "| " + " | ".join(first) + " |"
     (line,) = [line for line in section.splitlines() if line.startswith(start)]
     return [cell.strip() for cell in line.removeprefix(start).strip(" |").split("|")]
+
+
+EXPECTED = {
+    "lesions": """
+A lesion is a connected component (26 neighbours). Lesion F1 has two rules: a lesion is found when one voxel of it is,
+or when a predicted one matches it, one to one, with an IoU of 0.25 or more. Volume difference: mean of the absolute
+difference of a case. Below the sizes: the share of true lesions of which a voxel is found, and the numbers. Healthy:
+false positive volume in the simulated cases without lesion.
+""",
+    "tests": """
+Two-sided, over the test cases, not corrected for the number of tests. They take cases as independent, which those of
+one head are not: p is too small rather than too large.
+""",
+    "claims": """
+- **Held**: TSRL-Net against AGMR-Net (DSC); TSRL-Net against AGMR-Net (recall).
+- **Not held**: TAL against EML (recall).
+- **Undecided**: TSRL-Net against AGMR-Net (precision); TAL against EML (DSC); TAL against EML (precision).
+
+| comparison | metric | thesis, ATLAS | its tables | here, simulated | p, Wilcoxon | verdict |
+| --- | --- | --- | --- | --- | --- | --- |
+| TSRL-Net against AGMR-Net | DSC | +0.040 | 4.2 | +0.350 | 0.031 | held |
+| TSRL-Net against AGMR-Net | recall | +0.071 | 4.2 | +0.350 | 0.031 | held |
+| TSRL-Net against AGMR-Net | precision | -0.035 | 4.2 | +0.000 | 1.000 | undecided |
+| TAL against EML | DSC | +0.032 | 4.6 | +0.000 | 1.000 | undecided |
+| TAL against EML | recall | +0.045 | 4.6 | -0.100 | 0.031 | not held |
+| TAL against EML | precision | +0.005 | 4.6 | +0.000 | 1.000 | undecided |
+""",
+}
+"""Parts of the page as a whole; the tests below work out their numbers."""
+
+
+@pytest.mark.parametrize("part", EXPECTED)
+def test_tables_and_sentences_are_shown_word_for_word(part: str, page: str) -> None:
+    assert EXPECTED[part] in page
 
 
 def test_overlap_is_that_of_the_cases(page: str) -> None:
@@ -128,7 +162,7 @@ def test_overlap_is_that_of_the_cases(page: str) -> None:
     assert numbers[6:] == ["4.0", "4.0"]
 
 
-def test_the_shipped_weights_stand_first_and_in_no_test(page: str) -> None:
+def test_the_shipped_weights_come_first_and_are_in_no_test(page: str) -> None:
     assert cells(page, "Voxels", "TSRL-Net, as shipped")[0].startswith(f"{3.8 / 6:.3f} ± ")
     assert "as shipped" not in page.split("## Paired tests")[1].split("## Pictures")[0]
     assert page.index("| TSRL-Net, as shipped |") < page.index("| TSRL-Net |")
