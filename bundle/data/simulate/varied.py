@@ -49,8 +49,8 @@ def _change_brain(
     image, record["contrast"] = vary_contrast(image, tissue, rng)
     image, tissue = widen_fluid_spaces(image, tissue, rng, label if label.any() else None)
     image, tissue, record["lookalikes"] = add_lookalikes(image, tissue, rng, label)
-    # What the ventricle has taken is fluid, not lesion.
-    label &= tissue != Tissue.VENTRICLE
+    # What the ventricle has taken is fluid, and what has moved out of the brain is gone: neither is lesion.
+    label &= (tissue >= Tissue.CSF) & (tissue != Tissue.VENTRICLE)
     for lesion in lesions:
         lesion = replace(lesion, mask=lesion.mask & label)
         if lesion.mask.any():

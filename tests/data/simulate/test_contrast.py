@@ -10,6 +10,8 @@ from bundle.data.simulate import Head, Tissue
 from bundle.data.simulate.contrast import add_contrast_agent, map_contrast, vary_contrast
 from bundle.data.simulate.landmarks import fluid_level
 
+pytestmark = pytest.mark.slow
+
 
 def level(image: np.ndarray, tissue: np.ndarray, kind: Tissue) -> float:
     return float(np.median(image[tissue == kind]))

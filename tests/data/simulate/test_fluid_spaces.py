@@ -16,6 +16,8 @@ from bundle.data.simulate.fluid_spaces import (
 from bundle.data.simulate.landmarks import fluid_level
 from tests.conftest import ellipsoid
 
+pytestmark = pytest.mark.slow
+
 FLUID = (Tissue.CSF, Tissue.VENTRICLE)
 PART = np.s_[18:178, 22:212, 0:160]
 """Of the template, with the whole brain in it."""

@@ -12,6 +12,8 @@ from bundle.data.simulate import Head, head_shape
 from bundle.data.simulate.head_shape import misplace, own_shape
 from bundle.data.simulate.tissues import Tissue
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (120, 140, 110)
 SEEDS = range(12)
 

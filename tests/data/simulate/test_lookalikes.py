@@ -15,6 +15,8 @@ from bundle.data.simulate.lookalikes import (
     add_white_matter_caps,
 )
 
+pytestmark = pytest.mark.slow
+
 FLUID = (Tissue.CSF, Tissue.VENTRICLE)
 Volumes = tuple[np.ndarray, np.ndarray, np.ndarray]
 

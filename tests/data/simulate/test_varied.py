@@ -12,6 +12,8 @@ from scipy import ndimage
 from bundle.data.simulate import Head, LesionMasks, SimulatedCase, SimulatedCases, Tissue
 from bundle.data.simulate.varied import simulate_varied_case
 
+pytestmark = pytest.mark.slow
+
 CASES_ML = (2.0, 10.0, 40.0, 90.0)
 
 RECORDED = {

@@ -11,6 +11,8 @@ from bundle.data.simulate.tissues import Tissue
 from bundle.data.simulate.varied_lesions import VariedLesion, extend_to_dura, place_varied_lesions
 from tests.conftest import ellipsoid
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (80, 90, 80)
 DURA = 68
 """White matter up to 53, cortex of 10 mm, 5 mm of fluid, and what is outside the brain from here on."""

@@ -13,6 +13,8 @@ from bundle.data.simulate.varied_lesions import Look, VariedLesion, extend_to_du
 from bundle.data.simulate.varied_painting import GLIOTIC, Levels, levels_of, paint_varied_lesion
 from tests.conftest import ellipsoid
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (80, 80, 70)
 TISSUE = np.full(SHAPE, Tissue.WHITE, dtype=np.uint8)
 TISSUE[:, :, 45:50] = Tissue.GREY
