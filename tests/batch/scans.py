@@ -90,7 +90,7 @@ BAD: dict[str, tuple[WriteBad, str]] = {
     "four_d.nii": (_changed(lambda head: np.stack([head] * 3, -1)), "holds 3 volumes (4D)"),
     "flat.nii": (_changed(lambda head: head[:, :, 30]), "one 3D volume is expected"),
     "colours.nii": (_changed(lambda head: np.zeros(head.shape, RGB)), "has colours (RGB)"),
-    "complex.nii": (_changed(lambda head: head.astype(np.complex64)), "holds complex64 numbers"),
+    "complex.nii": (_changed(lambda head: head.astype(np.complex64)), "has complex64 voxels"),
     "empty.nii.gz": (lambda file, head: file.touch(), "is empty (0 bytes)"),
     "cut.nii.gz": (_bytes(lambda content: content[: len(content) // 2]), "is a damaged gzip file"),
     "rotten.nii.gz": (

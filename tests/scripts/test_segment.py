@@ -179,7 +179,7 @@ def test_views_are_written_when_asked_for_and_removed_otherwise(scans: Path, tmp
 BAD: dict[str, Callable[[np.ndarray], nib.spatialimages.SpatialImage]] = {
     "has shape (88, 108)": lambda head: nib.Nifti1Image(head[:, :, 50], np.diag([2.0, 2.0, 2.0, 1.0])),
     "holds 3 volumes (4D)": lambda head: nib.Nifti1Image(np.stack([head] * 3, -1), np.diag([2.0, 2.0, 2.0, 1.0])),
-    "holds complex64 numbers": lambda head: nib.Nifti1Image(head.astype(np.complex64), np.diag([2.0, 2.0, 2.0, 1.0])),
+    "has complex64 voxels": lambda head: nib.Nifti1Image(head.astype(np.complex64), np.diag([2.0, 2.0, 2.0, 1.0])),
     "looks like CT (Hounsfield units, air at -1000)": lambda head: nib.Nifti1Image(
         np.where(head > 0, head, -1000).astype(np.int16), np.diag([2.0, 2.0, 2.0, 1.0])
     ),
