@@ -94,7 +94,7 @@ def test_it_trains_evaluates_and_infers(name: str, slabs: Path, tmp_path: Path) 
 
     common["ckpt_path"] = str(trained / "model.pt")
     inference = parser_of("inference.json", overlay, **common | {"dataset_dir": str(slabs / "images")})
-    inference.update({"output_dir": str(tmp_path / "masks"), "save_probability": True, "progress": False})
+    inference.update({"output_dir": str(tmp_path / "masks"), "save_probability": True, "progress": False, "amp": False})
     inference.get_parsed_content("evaluator").run()
     probabilities, threshold = read_probabilities(tmp_path / "masks")
     evaluation = parser_of(
@@ -102,6 +102,7 @@ def test_it_trains_evaluates_and_infers(name: str, slabs: Path, tmp_path: Path) 
         output_dir=str(tested),
         save_masks=True,
         threshold=threshold,
+        smallest_lesion_ml=0.0,
         amp=False,
         **common,
     )
@@ -137,6 +138,8 @@ def test_masks_are_those_of_inference_and_stay_apart_by_folder(
         ckpt_path=str(small_weights),
         save_masks=True,
         threshold=threshold,
+        smallest_lesion_ml=0.0,
+        amp=False,
         **thin,
     )
     evaluation.get_parsed_content("validate::evaluator").run()
