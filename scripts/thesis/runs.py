@@ -29,8 +29,8 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def train_settings() -> set[str]:
-    """Return the names of the settings of configs/train.json."""
-    return set(read_config("train.json"))
+    """Return the names of the settings of configs/train.json, and of configs/cpu.json over it."""
+    return {*read_config("train.json"), *read_config("cpu.json")}
 
 
 def run(job: str, title: str, configs: Sequence[str], **options: object) -> None:
