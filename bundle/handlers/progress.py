@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
+from ignite.metrics import Metric
 from monai.engines.utils import IterationEvents
 
-__all__ = ["IterationBar", "LossParts"]
+__all__ = ["EpochMetrics", "IterationBar", "LossParts"]
 
 
 class LossParts:
@@ -47,6 +49,25 @@ class LossParts:
         for name in sorted(self.sums):
             mean = idist.all_reduce(float(self.sums[name]) / self.count) / idist.get_world_size()
             engine.state.metrics[name] = mean
+
+
+class EpochMetrics:
+    """Handler that reports metrics of a training which do not decide on the best epoch.
+
+    MONAI's trainer attaches additional metrics only beside a key metric, and logs that one as the best so far, although
+    the validation decides.
+
+    Args:
+        metrics: by the name under which they are reported.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self.metrics = metrics
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer, before the handlers that print metrics."""
+        for name, metric in self.metrics.items():
+            metric.attach(engine, name)
 
 
 class IterationBar:

@@ -403,5 +403,6 @@ def test_planes_of_the_weights_reach_the_inferer(configs: tuple[str, ...], infer
         "ensemble_weights": [str(file) for file in files[1:]],
     }
     made = parser_of(*configs, **options).get_parsed_content(inferer)
-    assert made.plane == "coronal"
-    assert [(plane, one.head.bias.item()) for plane, one in made.ensemble] == [("sagittal", 1.0), ("axial", 2.0)]
+    own, *others = made.members
+    assert own[0] == "coronal"
+    assert [(plane, one.head.bias.item()) for plane, one, _ in others] == [("sagittal", 1.0), ("axial", 2.0)]
