@@ -14,9 +14,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
-from bundle.data import find_images
 from bundle.errors import InputError
-from bundle.transforms import AffineToMNI
 from scripts.command import run_command
 
 __all__ = ["PlacementError", "distortion", "placement", "placement_error"]
@@ -67,6 +65,9 @@ def placement(heads: Sequence[str], scans: int = 8, copies: int = 3, seed: int =
     """
     from monai.data.meta_tensor import MetaTensor
     from monai.transforms import LoadImage
+
+    from bundle.data import find_images
+    from bundle.transforms import AffineToMNI
 
     files = find_images(heads)
     chosen = [files[number] for number in np.unique(np.linspace(0, len(files) - 1, scans).round().astype(int))]
