@@ -47,7 +47,7 @@ def slabs(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_probabilities(folder: Path) -> tuple[list[np.ndarray], float]:
-    """Those of both cases, and a threshold that about a tenth of the voxels reach; at 0.5 a new network marks all or none.
+    """Those of both cases, and a threshold that some tenth of the voxels reach: at 0.5 a new network marks all or none.
 
     It lies in the widest gap nearby: the last bit of a probability depends on how many slices a batch has.
     """
