@@ -35,7 +35,13 @@ USERS_PAGES = (
     *("dicom.md", "many_machines.md", "monai-deploy.md", "monai-label.md", "runtimes.md"),
 )
 """The pages of docs/ about the use of the bundle; the others are about this repository's own results."""
-NOT_PACKAGED = {"scripts.package", "benchmarks.agreement", "benchmarks.boxes", "benchmarks.many_volumes"}
+NOT_PACKAGED = {
+    "scripts.package",
+    "benchmarks.agreement",
+    "benchmarks.boxes",
+    "benchmarks.many_volumes",
+    "benchmarks.placement",
+}
 """Commands on these pages that are run in the repository."""
 
 
