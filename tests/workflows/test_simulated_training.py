@@ -93,7 +93,7 @@ def test_the_overlay_for_a_gpu_trains_on_a_cpu_too_without_its_graphs(masks: Pat
         **QUICK,
         first_volumes=1,
         simulation_workers=1,
-        scanned_fraction=None,
+        scanned_fraction="$None",
     )
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
