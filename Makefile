@@ -36,7 +36,7 @@ test-fuzz: $(BIN)/.ready  ## 10,000 damaged files
 test-batch: $(BIN)/.ready  ## a folder of 88 files and three kills; copies of one head
 	$(BIN)/python -m pytest -m batch
 
-test-openvino: $(BIN)/.ready  ## the OpenVINO engine, which stays installed
+test-openvino: $(BIN)/.ready  ## the OpenVINO backend, which stays installed
 	$(BIN)/pip install --quiet -r requirements/openvino.txt
 	$(BIN)/python -m pytest -m openvino
 

@@ -15,6 +15,7 @@ from bundle.templates import render
 __all__ = ["quality_in_words", "write_report"]
 
 _TEMPLATE = Path(__file__).parent / "templates" / "report.html"
+# Chosen, not measured, which the page says.
 _UNSURE_BITS, _UNCERTAIN_BITS = 0.4, 0.6
 _SMALL_ML = 1.0
 _EDGES_ML = (0, 1, 3, 10, 30, 100)

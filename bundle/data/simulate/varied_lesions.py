@@ -17,9 +17,8 @@ __all__ = ["Look", "VariedLesion", "extend_to_dura", "place_varied_lesions"]
 
 Look = Literal["cavity", "mixed", "gliotic", "laminar", "subacute"]
 
-# Shares of the kinds of a lesion of up to 1 mL, up to 10 mL and larger. Lacunar infarcts are a quarter of ischaemic
-# strokes (Sudlow and Warlow, Stroke 1997) and nearly all below 1 mL; small infarcts of the cortex alone are about as
-# many among the small ones. The other lesions have the shape of a mask.
+# Shares of the kinds of a lesion of up to 1 mL, up to 10 mL and larger: chosen so that a network sees each of them, not
+# taken from a cohort. Lacunar infarcts are small. The other lesions have the shape of a mask.
 _KINDS = ("masked", "lacunar", "thin cortical", "laminar", "convexity")
 _KIND_SHARES = {1.0: (0.4, 0.35, 0.17, 0.05, 0.03), 10.0: (0.6, 0.0, 0.15, 0.1, 0.15), np.inf: (0.85, 0, 0, 0.03, 0.12)}
 
@@ -39,8 +38,8 @@ _LOOKS: dict[str, dict[Look, float]] = {
     "laminar": {"laminar": 1.0},
 }
 
-# A sixth of the people with a first stroke have an older infarct on their scan; a large lesion often has a part that is
-# scarred beside the part that is hollow.
+# Shares of the cases with a second lesion of another look, and of large lesions with a scar beside a cavity:
+# chosen, not measured.
 _OLDER_LESION = 0.17
 _TWO_PARTS, _TWO_PARTS_ABOVE_ML = 0.25, 5.0
 
