@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from nibabel.affines import apply_affine
-from nibabel.spaces import vox2out_vox
-from scipy import ndimage
+from nibabel.affines import apply_affine, from_matvec
+from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
 from bundle.transforms.atlas import load_template, on_mni_grid
+from bundle.transforms.enhanced_correlation import (
+    AFFINE,
+    CENTRE_MM,
+    SIMILARITY,
+    Target,
+    Volume,
+    differentiate,
+    normalise,
+    optimize,
+    resample_to_world,
+    sample,
+)
 from bundle.transforms.intensity import head_mask
-from bundle.transforms.spatial import brain_position
 
 __all__ = ["RegistrationResult", "find_failure", "load_registration", "register_to_mni"]
 
-_SEARCH_MM, _FINE_MM = 6.0, 3.0
+_SEARCH_MM, _COARSE_MM, _FINE_MM = 12.0, 6.0, 3.0
 _RING_MM = 3.0  # about the template's brain: enough for its edge, too little for the scalp
 _LOCAL_MM = 12.0
 _DEEP_MM = 6.0
-_CENTRE_MM = np.array([0.0, -18.0, 22.0])  # of the template's brain, the centre of rotation and scaling
 
-# The search grid, from template to head: rotations about the axes to the right, to the front and to the top, and for
-# each of them the distance of the brain from the top of the head, its shift to the front, and its size.
-_TURNS_DEG = ((-30, -15, 0, 15, 30), (-20, 0, 20), (-20, 0, 20))
-_DROPS_MM = (0, 6, 12, 18, 24)
-_SLIDES_MM = (-24, -12, 0, 12, 24)
-_SIZES = (0.82, 0.93, 1.05)
-_INITIAL_TRANSFORMS = 5
+# The search grid, from template to head: rotation vectors 18 degrees apart, the smaller ones first, and for each of
+# them the size of the head. Translations are searched exhaustively.
+_TURN_STEP_DEG = 18.0
+_NEAR_DEG, _FAR_DEG = 32.0, 55.0
+_SIZES = (0.85, 1.02)
+_CUBE = 19  # edge of the search volume of the template, in voxels of 12 mm
+_REFINED, _FINISHED = 24, 3
+_SPARSE = 6  # every sixth point is enough to tell good starting places from bad
 
 _SIMILAR_FROM = 0.3
 _SCALES = (0.7, 1.4)
 _MAX_TURN_DEG = 60.0
-
-
-Metric = Literal["correlation", "mutual_information"]
 
 
 class RegistrationResult(NamedTuple):
@@ -48,7 +56,7 @@ class RegistrationResult(NamedTuple):
     """From the image's world to MNI space, in mm, ``(4, 4)``."""
     similarity: float
     """Correlation of the head's and the template's intensities at 3 mm, more than 6 mm inside the brain, in the
-    hemisphere where it is higher: a stroke can destroy much of the other. Measured: 0.46 to 0.95 for well registered
+    hemisphere where it is higher: a stroke can destroy much of the other. Measured: 0.36 to 0.95 for well registered
     heads, at most 0.28 for misplaced, upside-down or inverted ones and for other objects."""
     failure: str = ""
     """Why the registration was not accepted; empty if it was."""
@@ -56,25 +64,7 @@ class RegistrationResult(NamedTuple):
     """Duration of the registration."""
 
 
-class _Volume(NamedTuple):
-    """A volume whose axes are those of the world: right, anterior and superior."""
-
-    voxels: np.ndarray
-    origin_mm: np.ndarray
-    spacing_mm: float
-
-
-def _resampled_to_world(voxels: np.ndarray, affine: np.ndarray, spacing_mm: float) -> _Volume:
-    """Return an image smoothed to the spacing and resampled to voxels along the world's axes."""
-    sizes_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    sigmas = np.sqrt(np.maximum((spacing_mm / 2) ** 2 - (sizes_mm / 2) ** 2, 0)) / sizes_mm
-    smooth = ndimage.gaussian_filter(voxels.astype(np.float32), sigmas, mode="nearest")
-    shape, grid = vox2out_vox((voxels.shape, affine), [spacing_mm] * 3)
-    resampled = ndimage.affine_transform(smooth, np.linalg.inv(affine) @ grid, output_shape=shape, order=1)
-    return _Volume(resampled, grid[:3, 3], spacing_mm)
-
-
-def _clipped(volume: _Volume) -> _Volume:
+def _clipped(volume: Volume) -> Volume:
     """Return a volume clipped to 0 and the head's 99th percentile, so that fat and vessels do not set the range."""
     inside = head_mask(volume.voxels)
     if not inside.any():
@@ -82,7 +72,7 @@ def _clipped(volume: _Volume) -> _Volume:
     return volume._replace(voxels=np.clip(volume.voxels, 0, np.percentile(volume.voxels[inside], 99)))
 
 
-def _equalised(volume: _Volume) -> _Volume:
+def _equalised(volume: Volume) -> Volume:
     """Return the deviation from the local mean over the local contrast: bias field, scalp and lesion weigh like folds.
 
     The volume is padded with 0, so that the outside of the field of view has no influence.
@@ -94,14 +84,14 @@ def _equalised(volume: _Volume) -> _Volume:
     contrast = np.sqrt(ndimage.gaussian_filter(deviation**2, sigma))
     # A fraction of the head's brightness, so that noise in the air is not amplified.
     floor = 0.15 * np.median(volume.voxels[volume.voxels > 0.1 * volume.voxels.max()])
-    return _Volume(deviation / (contrast + floor), volume.origin_mm - margin * volume.spacing_mm, volume.spacing_mm)
+    return Volume(deviation / (contrast + floor), volume.origin_mm - margin * volume.spacing_mm, volume.spacing_mm)
 
 
 class _Fixed(NamedTuple):
     """The template at one spacing: plain and equalised on the same grid, and the N voxels where it is compared."""
 
-    plain: _Volume
-    equalised: _Volume
+    plain: Volume
+    equalised: Volume
     inside: np.ndarray
     points_mm: np.ndarray
     depth_mm: np.ndarray
@@ -109,148 +99,103 @@ class _Fixed(NamedTuple):
 
 @cache
 def _fixed(spacing_mm: float) -> _Fixed:
-    plain = _clipped(_resampled_to_world(*load_template(), spacing_mm))
+    plain = _clipped(resample_to_world(*load_template(), spacing_mm))
     equalised = _equalised(plain)
     margin = (equalised.voxels.shape[0] - plain.voxels.shape[0]) // 2
-    padded = _Volume(np.pad(plain.voxels, margin), equalised.origin_mm, spacing_mm)
+    padded = Volume(np.pad(plain.voxels, margin), equalised.origin_mm, spacing_mm)
     brain = ndimage.binary_fill_holes(padded.voxels > 0.1 * padded.voxels.max())
     inside = ndimage.distance_transform_edt(~brain, sampling=spacing_mm) <= _RING_MM
     depth_mm = ndimage.distance_transform_edt(brain, sampling=spacing_mm)[inside]
     return _Fixed(padded, equalised, inside, np.argwhere(inside) * spacing_mm + padded.origin_mm, depth_mm)
 
 
-def _values(volume: _Volume, points_mm: np.ndarray) -> np.ndarray:
-    """Return the volume's values at points ``(N, 3)``, 0 outside."""
-    voxels = (points_mm - volume.origin_mm) / volume.spacing_mm
-    values: np.ndarray = ndimage.map_coordinates(volume.voxels, voxels.T, order=1)
-    return values
+def _target(fixed: _Fixed, volume: Volume, every: int = 1) -> Target:
+    return Target(fixed.points_mm[::every], normalise(volume.voxels[fixed.inside][::every])[0])
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    return float(first @ second / np.sqrt((first @ first) * (second @ second) + 1e-12))
-
-
-def _equalised_correlation(equalised: _Volume, to_head: np.ndarray) -> float:
-    """Return the correlation of head and template, both equalised, in and about the template's brain."""
-    fixed = _fixed(equalised.spacing_mm)
-    values = _values(equalised, apply_affine(to_head, fixed.points_mm))
-    return _correlation(values, fixed.equalised.voxels[fixed.inside])
-
-
-def _similarity(head: _Volume, to_head: np.ndarray) -> float:
+def _similarity(head: Volume, to_head: np.ndarray) -> float:
     """Return :attr:`RegistrationResult.similarity`, deep in the brain because its outline fits many round objects."""
     fixed = _fixed(head.spacing_mm)
     points, target = fixed.points_mm, fixed.plain.voxels[fixed.inside]
-    values = _values(head, apply_affine(to_head, points))
+    values = sample(head, apply_affine(to_head, points))
     deep = fixed.depth_mm > _DEEP_MM
     sides = (deep & (points[:, 0] < 0), deep & (points[:, 0] > 0))
-    return max(_correlation(values[side], target[side]) for side in sides)
+    return max(float(normalise(values[side])[0] @ normalise(target[side])[0]) for side in sides)
 
 
-def _top_centre(volume: _Volume) -> np.ndarray:
-    """Return x and y of the middle of the brain's outline, and z of the top of the head, in mm."""
-    (x, y), top = brain_position(head_mask(volume.voxels), volume.spacing_mm)
-    return volume.origin_mm + np.array([x, y, top]) * volume.spacing_mm
+def _rotations(least_deg: float, most_deg: float) -> list[np.ndarray]:
+    steps = range(-int(most_deg / _TURN_STEP_DEG), int(most_deg / _TURN_STEP_DEG) + 1)
+    vectors = np.array(list(product(steps, repeat=3))) * _TURN_STEP_DEG
+    angles = np.linalg.norm(vectors, axis=1)
+    chosen = vectors[(angles >= least_deg) & (angles < most_deg)]
+    return list(Rotation.from_rotvec(chosen, degrees=True).as_matrix())
 
 
-def _initial_transforms(head: _Volume, equalised: _Volume) -> list[np.ndarray]:
-    """Return the initial affines from template to head: the best of the search grid, of different rotations."""
-    fixed = _fixed(_SEARCH_MM)
-    points, target = fixed.points_mm[::4], fixed.equalised.voxels[fixed.inside][::4]
-    x, y, top = _top_centre(head)
-    best = []
-    for turns in product(*_TURNS_DEG):
-        tried = []
-        for drop, slide, size in product(_DROPS_MM, _SLIDES_MM, _SIZES):
-            start = np.eye(4)
-            start[:3, :3] = size * Rotation.from_euler("xyz", turns, degrees=True).as_matrix()
-            start[:3, 3] = -start[:3, :3] @ _CENTRE_MM
-            highest = (points @ start[2, :3]).max() + start[2, 3] - _RING_MM
-            start[:3, 3] += (x, y + slide, top - highest - drop)
-            tried.append((_correlation(_values(equalised, apply_affine(start, points)), target), start))
-        best.append(max(tried, key=itemgetter(0)))
-    return [start for _, start in sorted(best, key=itemgetter(0), reverse=True)[:_INITIAL_TRANSFORMS]]
+def _blurred(equalised: Volume) -> Volume:
+    return equalised._replace(voxels=ndimage.gaussian_filter(equalised.voxels, _SEARCH_MM / 3 / equalised.spacing_mm))
+
+
+@cache
+def _search_template(rotation: tuple[float, ...], size: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a turned and scaled template on a cube about its centre, mean 0 and norm 1 inside a mask, and the mask."""
+    fixed = _fixed(_COARSE_MM)
+    along = (np.arange(_CUBE) - _CUBE // 2) * _SEARCH_MM
+    cube = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1)
+    points = (cube.reshape(-1, 3) @ np.reshape(rotation, (3, 3))) / size + CENTRE_MM
+    mask = sample(fixed.equalised._replace(voxels=fixed.inside.astype(np.float32)), points) > 0.5
+    values = sample(_blurred(fixed.equalised), points)
+    values = np.where(mask, values - values[mask].mean(), 0)
+    shape = (_CUBE,) * 3
+    return (values / np.linalg.norm(values)).astype(np.float32).reshape(shape), mask.astype(np.float32).reshape(shape)
+
+
+def _initial_transforms(equalised: Volume, rotations: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the affines from template to head with the best translation for each rotation and size, the best first.
+
+    The correlation at every translation is found at once, by Fourier transforms.
+    """
+    every = round(_SEARCH_MM / equalised.spacing_mm)
+    head = _blurred(equalised).voxels[::every, ::every, ::every].astype(np.float32)
+    shape = [fft.next_fast_len(extent + _CUBE, real=True) for extent in head.shape]
+    values, squares = fft.rfftn(head, shape), fft.rfftn(head**2, shape)
+    found = []
+    for rotation, size in product(rotations, _SIZES):
+        template, mask = _search_template(tuple(rotation.ravel()), size)
+        covered = np.conj(fft.rfftn(mask, shape))
+        product_sum = fft.irfftn(values * np.conj(fft.rfftn(template, shape)), shape)
+        variance = fft.irfftn(squares * covered, shape) - fft.irfftn(values * covered, shape) ** 2 / mask.sum()
+        correlation = product_sum / np.sqrt(np.maximum(variance, 0) + 0.01 * variance.max())
+        place = np.array(np.unravel_index(correlation.argmax(), correlation.shape))
+        before = place >= np.array(shape) - _CUBE // 2  # wrapped around: the cube begins before the head
+        centre = equalised.origin_mm + (place - before * np.array(shape) + _CUBE // 2) * _SEARCH_MM
+        found.append((correlation.max(), from_matvec(size * rotation, centre - size * rotation @ CENTRE_MM)))
+    return [start for _, start in sorted(found, key=itemgetter(0), reverse=True)]
 
 
 def load_registration() -> None:
-    """Load what a registration needs, above all 700 MB of ITK that are otherwise loaded at the first use."""
-    import itk  # here, as nothing else needs it
-
-    real = itk.Image[itk.F, 3]
-    itk.ImageRegistrationMethodv4[real, real]
-    _itk_metric("correlation")
-    for spacing_mm in (_SEARCH_MM, _FINE_MM):
+    """Prepare what every registration needs of the template, so that the processes of a batch share it."""
+    for spacing_mm in (_COARSE_MM, _FINE_MM):
         _fixed(spacing_mm)
+    for rotation, size in product(_rotations(0, _NEAR_DEG), _SIZES):
+        _search_template(tuple(rotation.ravel()), size)
 
 
-def _itk_metric(name: Metric) -> Any:
-    import itk
-
-    real = itk.Image[itk.F, 3]
-    if name == "correlation":
-        return itk.CorrelationImageToImageMetricv4[real, real].New()
-    return itk.MattesMutualInformationImageToImageMetricv4[real, real].New(NumberOfHistogramBins=32)
-
-
-def _itk_image(volume: _Volume) -> Any:
-    """Return ITK's image of a volume; ITK's first axis is the last of a numpy array."""
-    import itk
-
-    image = itk.image_from_array(np.ascontiguousarray(volume.voxels.T.astype(np.float32)))
-    image.SetOrigin(volume.origin_mm.tolist())
-    image.SetSpacing([volume.spacing_mm] * 3)
-    return image
+def _place(equalised: Volume, rotations: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the affine from template to an equalised head, which tells brain from scalp."""
+    head, fixed = differentiate(equalised), _fixed(_COARSE_MM)
+    sparse, whole = (_target(fixed, fixed.equalised, every) for every in (_SPARSE, 1))
+    starts = _initial_transforms(equalised, rotations)[:_REFINED]
+    refined = [optimize(head, sparse, start, SIMILARITY, 2.0) for start in starts]
+    best = sorted(refined, key=itemgetter(0), reverse=True)[:_FINISHED]
+    return max((optimize(head, whole, start, AFFINE, 0.2) for _, start in best), key=itemgetter(0))[1]
 
 
-def _optimize(name: Metric, fixed: _Volume, moving: _Volume, inside: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Return the affine template to head at the optimum of a metric that is nearest to a start."""
-    import itk
-
-    metric, fixed_image, moving_image = _itk_metric(name), _itk_image(fixed), _itk_image(moving)
-    mask_image = itk.image_from_array(np.ascontiguousarray(inside.T.astype(np.uint8)))
-    mask_image.CopyInformation(fixed_image)
-    mask = itk.ImageMaskSpatialObject[3].New(Image=mask_image)
-    mask.Update()
-    metric.SetFixedImageMask(mask)
-    # One thread: the order of sums, and with it the last bits of the result, depend on how many there are.
-    metric.SetMaximumNumberOfWorkUnits(1)
-    optimizer = itk.RegularStepGradientDescentOptimizerv4[itk.D].New(
-        LearningRate=1.0, MinimumStepLength=0.01, RelaxationFactor=0.7, NumberOfIterations=100
-    )
-    optimizer.SetNumberOfWorkUnits(1)
-    optimizer.SetScalesEstimator(itk.RegistrationParameterScalesFromPhysicalShift[type(metric)].New(Metric=metric))
-    optimizer.ReturnBestParametersAndValueOn()
-    transform = itk.AffineTransform[itk.D, 3].New()
-    transform.SetCenter(_CENTRE_MM.tolist())
-    transform.SetMatrix(itk.matrix_from_array(np.ascontiguousarray(start[:3, :3])))
-    transform.SetTranslation((start[:3, 3] - _CENTRE_MM + start[:3, :3] @ _CENTRE_MM).tolist())
-    method = itk.ImageRegistrationMethodv4[type(fixed_image), type(moving_image)].New(
-        FixedImage=fixed_image, MovingImage=moving_image, Metric=metric, Optimizer=optimizer, InitialTransform=transform
-    )
-    method.SetNumberOfLevels(1)
-    method.SetShrinkFactorsPerLevel([1])
-    method.SetSmoothingSigmasPerLevel([0])
-    method.Update()
-    transform.SetParameters(method.GetTransform().GetParameters())
-    end = np.eye(4)
-    end[:3, :3] = itk.array_from_matrix(transform.GetMatrix())
-    end[:3, 3] = np.asarray(transform.GetOffset())
-    return end
-
-
-def _register(coarse: _Volume, fine: _Volume) -> np.ndarray:
-    """Return the affine from template to head in mm, first by correlation, then refined by mutual information."""
-    equalised, fixed = _equalised(coarse), _fixed(coarse.spacing_mm)
-    # Correlation of equalised images tells brain from scalp; mutual information alone can stretch the brain over the
-    # whole head.
-    placed = [
-        _optimize("correlation", fixed.equalised, equalised, fixed.inside, start)
-        for start in _initial_transforms(coarse, equalised)
-    ]
-    best = max(placed, key=lambda to_head: _equalised_correlation(equalised, to_head))
-    fixed = _fixed(fine.spacing_mm)
-    return _optimize("mutual_information", fixed.plain, fine, fixed.inside, best)
+def _refine(fine: Volume, to_head: np.ndarray) -> np.ndarray:
+    """Return the affine at fine spacing: the folds find their place first, then the outline and what lies deep."""
+    fixed = _fixed(_FINE_MM)
+    for volume, template in ((_equalised(fine), fixed.equalised), (fine, fixed.plain)):
+        _, to_head = optimize(differentiate(volume), _target(fixed, template), to_head, AFFINE, 0.1)
+    return to_head
 
 
 def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResult:
@@ -263,13 +208,19 @@ def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResul
     Returns:
         the best registration, which :func:`find_failure` may reject.
     """
-    fine = _clipped(_resampled_to_world(voxels, affine, _FINE_MM))
+    fine = _clipped(resample_to_world(voxels, affine, _FINE_MM))
     if on_mni_grid(voxels.shape, affine):
         similarity = _similarity(fine, np.eye(4))
         if similarity >= _SIMILAR_FROM:
             return RegistrationResult(np.eye(4), similarity)
-    to_head = _register(_clipped(_resampled_to_world(voxels, affine, _SEARCH_MM)), fine)
-    return RegistrationResult(np.linalg.inv(to_head), _similarity(fine, to_head))
+    head_affine = from_matvec(np.eye(3) * _FINE_MM, fine.origin_mm)
+    coarse = _equalised(resample_to_world(fine.voxels, head_affine, _COARSE_MM))
+    for turns_deg in ((0, _NEAR_DEG), (_NEAR_DEG, _FAR_DEG)):
+        to_head = _refine(fine, _place(coarse, _rotations(*turns_deg)))
+        result = RegistrationResult(np.linalg.inv(to_head), _similarity(fine, to_head))
+        if result.similarity >= _SIMILAR_FROM:
+            break
+    return result
 
 
 def find_failure(result: RegistrationResult) -> str:
