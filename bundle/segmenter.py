@@ -10,12 +10,12 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import monai
 import torch
@@ -25,6 +25,7 @@ from monai.bundle import ConfigParser
 from bundle.dicom.files import check_installed, find_dicom_files
 from bundle.errors import InputError, find_input_error
 from bundle.files import bundle_root
+from bundle.options import SegmentOptions
 from bundle.processes import keep_to_quota
 from bundle.volumes.batch import VolumeBatch
 from bundle.volumes.cluster import ClusterBatch, connected
@@ -34,69 +35,36 @@ from bundle.volumes.lesion_table import RegionAtlas
 from bundle.volumes.output import begin_output, describe_timing, report
 from bundle.volumes.pipeline import VolumePipeline
 
-if TYPE_CHECKING:
-    from bundle.acceleration.backends import BackendName
-    from bundle.transforms.registration import OnFailure
-
-__all__ = ["SegmentOptions", "batch_on_machine", "load_network", "make_batch", "run"]
+__all__ = ["batch_on_machine", "inference_config", "load_network", "make_batch", "run"]
 
 # On the results; the weights have their own hash.
 _WITHOUT_EFFECT = ("ckpt_path", "dataset_dir", "inferer::progress", "output_dir", "progress")
 
 
-@dataclass(frozen=True)
-class SegmentOptions:
-    """The options that results depend on, described in the help of ``python -m scripts.segment``.
+def inference_config(options: SegmentOptions, **further: Any) -> ConfigParser:
+    """Return configs/inference.json with the options and further values in place of its own."""
+    parser = ConfigParser(ConfigParser.load_config_file(f"{bundle_root()}/configs/inference.json"))
+    names = ("threshold", "smallest_lesion_ml", "tta_flips", "on_failure", "bias_correction", "space", "amp")
+    values = {name: getattr(options, name) for name in (*names, "backend")}
+    values |= {"save_probability": options.probability, "ckpt_path": options.weights, **further}
+    parser.update({name: value for name, value in values.items() if value is not None})
+    return parser
 
-    None stands for the value in configs/inference.json.
+
+def settings_hash(options: SegmentOptions, parser: ConfigParser) -> str:
+    """Return a hash of all that the results depend on besides input, weights and software.
+
+    Args:
+        options: those of the command.
+        parser: the result of :func:`inference_config`.
     """
-
-    threshold: float | None = None
-    smallest_lesion_ml: float = 0.025
-    probability: bool = False
-    uncertainty: bool = False
-    views: bool = False
-    tta_flips: Sequence[Sequence[int]] | None = None
-    on_failure: OnFailure = "raise"
-    bias_correction: bool = False
-    regions: str | None = None
-    weights: str | None = None
-    space: str | None = None
-    amp: bool = True
-    backend: BackendName = "auto"
-    series: str | None = None
-    structured_report: bool = False
-
-    @classmethod
-    def from_arguments(cls, arguments: Mapping[str, Any]) -> SegmentOptions:
-        """Return the options among the arguments of a command, which may lack some and have others of its own."""
-        return cls(**{option.name: arguments[option.name] for option in fields(cls) if option.name in arguments})
-
-    def config(self, **further: Any) -> ConfigParser:
-        """Return configs/inference.json with the options and further values in place of its own."""
-        parser = ConfigParser(ConfigParser.load_config_file(f"{bundle_root()}/configs/inference.json"))
-        names = ("threshold", "smallest_lesion_ml", "tta_flips", "on_failure", "bias_correction", "space", "amp")
-        values = {name: getattr(self, name) for name in (*names, "backend")}
-        values |= {"save_probability": self.probability, "ckpt_path": self.weights, **further}
-        parser.update({name: value for name, value in values.items() if value is not None})
-        return parser
-
-    def settings_hash(self, parser: ConfigParser) -> str:
-        """Return a hash of all that the results depend on besides input, weights and software.
-
-        Args:
-            parser: the result of :meth:`config`.
-        """
-        settings = {name: value for name, value in parser.config.items() if name not in _WITHOUT_EFFECT}
-        # Files enter by their content; the chosen series is part of the input.
-        options = replace(self, weights=None, series=None, regions=self.regions and file_hash(Path(self.regions)))
-        asked = {**settings, "options": asdict(options), "trained_with": parser.get_parsed_content("trained_with")}
-        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
-
-    def for_other_machines(self) -> SegmentOptions:
-        """Return the options with absolute paths, which are valid in other working directories too."""
-        weights, regions = (file and str(Path(file).absolute()) for file in (self.weights, self.regions))
-        return replace(self, weights=weights, regions=regions)
+    settings = {name: value for name, value in parser.config.items() if name not in _WITHOUT_EFFECT}
+    # Files enter by their content; the chosen series is part of the input.
+    by_content = replace(
+        options, weights=None, series=None, regions=options.regions and file_hash(Path(options.regions))
+    )
+    asked = {**settings, "options": asdict(by_content), "trained_with": parser.get_parsed_content("trained_with")}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def load_network(parser: ConfigParser) -> torch.nn.Module:
@@ -117,10 +85,7 @@ def _batch(parser: ConfigParser, options: SegmentOptions, output: Path, workers:
         get("preprocessing"),
         output,
         threshold,
-        options.smallest_lesion_ml,
-        save_probability=options.probability,
-        save_uncertainty=options.uncertainty,
-        save_view=options.views,
+        options,
         regions=regions,
         algorithm=Algorithm(f"{type(network).__name__} for stroke lesions", version, weights, threshold),
     )
@@ -130,7 +95,7 @@ def _batch(parser: ConfigParser, options: SegmentOptions, output: Path, workers:
         return inferer(image.to(device), network)
 
     versions = f"stroke lesion bundle {version}, monai {monai.__version__}, torch {torch.__version__}"
-    ledger = Ledger(output, weights, options.settings_hash(parser), versions)
+    ledger = Ledger(output, weights, settings_hash(options, parser), versions)
     return VolumeBatch(pipeline, infer, ledger, workers, get("progress"))
 
 
@@ -151,7 +116,7 @@ def make_batch(
     """
     from bundle.acceleration.memory import keep_freed_memory, return_freed_memory
 
-    parser = options.config(progress=progress, **{"inferer::progress": slice_progress})
+    parser = inference_config(options, progress=progress, **{"inferer::progress": slice_progress})
     try:
         batch = _batch(parser, options, output, workers)
     except (RuntimeError, TypeError, ValueError) as error:  # MONAI raises RuntimeErrors from those of components

@@ -11,19 +11,22 @@ import sys
 from collections import ChainMap, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from contextlib import redirect_stderr, suppress
+from dataclasses import fields
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import fire
 from fire.core import FireError, FireExit
 from fire.decorators import SetParseFn, SetParseFns
 
-__all__ = ["run_command", "shown_python"]
+__all__ = ["run_command", "shown_python", "with_options"]
 
 _WRONG_USAGE, _STOPPED = 2, 130
+
+Function = TypeVar("Function", bound=Callable[..., None])
 
 
 def run_command(
@@ -56,6 +59,35 @@ def run_command(
         raise SystemExit(input_error_code) from None
 
 
+def with_options(options: type, names: Collection[str] | None = None) -> Callable[[Function], Function]:
+    """Return a decorator that adds the fields of a dataclass to a command that takes ``**options``.
+
+    They become options in its signature and, with their text in the dataclass's docstring, in its help.
+
+    Args:
+        options: the dataclass.
+        names: of the fields; all by default.
+    """
+    hints = get_type_hints(options, localns=_names_for_hints(options.__module__))
+    chosen = [field for field in fields(options) if names is None or field.name in names]
+    texts = dict(re.findall(r"^    (\w+): ((?:.|\n     +)+)", inspect.getdoc(options) or "", re.MULTILINE))
+
+    def add(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        added = [
+            inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+            for each in chosen
+        ]
+        vars(function)["__signature__"] = signature.replace(parameters=[*own, *added])
+        function.__annotations__ |= {each.name: hints[each.name] for each in chosen}
+        lines = [f"        {each.name}: {texts[each.name]}" for each in chosen]
+        function.__doc__ = "\n".join([(function.__doc__ or "").rstrip(), *lines])
+        return function
+
+    return add
+
+
 def shown_python() -> str:
     """Return the Python to print in a command line: that of the project's environment, relative to the project."""
     executable, root = Path(sys.executable), Path(__file__).resolve().parents[1]
@@ -82,9 +114,7 @@ def _parse(
     def record(*args: Any, **options: Any) -> None:
         parsed.append(signature.bind(*args, **options))
 
-    # A type that is imported for type checkers alone is taken for text.
-    names = ChainMap(vars(sys.modules[function.__module__]), vars(builtins), defaultdict(lambda: str))
-    for name, hint in get_type_hints(function, localns=names).items():
+    for name, hint in get_type_hints(function, localns=_names_for_hints(function.__module__)).items():
         if name in signature.parameters:
             convert = functools.partial(_convert, name, hint)
             several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
@@ -99,6 +129,11 @@ def _parse(
             message = f"{error.args[0]!r} is an argument too many"
         _refuse(f"{message.strip().rstrip('.')}; see --help.")
     return parsed[0]
+
+
+def _names_for_hints(module: str) -> ChainMap[str, Any]:
+    """Return the names of a module's annotations; a type that is imported for type checkers alone is taken for text."""
+    return ChainMap(vars(sys.modules[module]), vars(builtins), defaultdict(lambda: str))
 
 
 def _check_options(

@@ -7,18 +7,20 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from scripts.command import run_command
+from bundle.options import SegmentOptions
+from scripts.command import run_command, with_options
 
 if TYPE_CHECKING:
-    from bundle.acceleration.backends import BackendName
     from bundle.dicom.receiver import Receiver
-    from bundle.transforms.registration import OnFailure
 
 __all__ = ["receive"]
 
+_OPTIONS = ("structured_report", "threshold", "smallest_lesion_ml", "on_failure", "weights", "space", "backend")
 
+
+@with_options(SegmentOptions, _OPTIONS)
 def receive(
     spool: str,
     peer: str,
@@ -28,13 +30,7 @@ def receive(
     port: int = 11112,
     quiet_seconds: float = 30.0,
     keep_days: float = 7.0,
-    structured_report: bool = False,
-    threshold: float | None = None,
-    smallest_lesion_ml: float = 0.025,
-    on_failure: OnFailure = "raise",
-    weights: str | None = None,
-    space: str | None = None,
-    backend: BackendName = "auto",
+    **options: Any,
 ) -> None:
     """Receive DICOM studies, segment stroke lesions in the T1w series of each, and send the masks back.
 
@@ -52,34 +48,26 @@ def receive(
         port: the port to listen at.
         quiet_seconds: a study is complete when no instance of it has arrived for this long.
         keep_days: how long instances are kept after the masks of their study were sent.
-        structured_report: send the volumes of the lesions as a structured report (TID 1500) too.
-        threshold: the probability from which a voxel is lesion; by default the threshold of the weights.
-        smallest_lesion_ml: smaller lesions are removed.
-        on_failure: of the registration to MNI space: "raise" fails the study, "native" segments it unregistered.
-        weights: a file of weights instead of models/model.pt.
-        space: "native" for weights that were trained without registration.
-        backend: "openvino" (pip install -r requirements/openvino.txt) or "torch"; "auto" is openvino if it is
-            installed.
     """
-    options = locals()
     from bundle.dicom.files import check_installed
 
     check_installed()
     from bundle.dicom.receiver import Peer, Receiver, segment_study
     from bundle.dicom.spool import Spool
     from bundle.processes import keep_to_quota
-    from bundle.segmenter import SegmentOptions, make_batch
+    from bundle.segmenter import make_batch
     from bundle.volumes.output import begin_output
 
+    asked = SegmentOptions(**options)
     keep_to_quota()
     destination = Peer.parse(peer)
     others = [Peer.parse(sender) for sender in senders.split(",") if sender.strip()]
     folder = Path(spool).resolve()
     kept, results = Spool(folder), folder / "results"
-    batch, _ = make_batch(SegmentOptions.from_arguments(options), results)
+    batch, _ = make_batch(asked, results)
     begin_output(results, alone=True)
     logging.getLogger("bundle").addHandler(logging.StreamHandler())
-    segment = partial(segment_study, batch, structured_report=structured_report)
+    segment = partial(segment_study, batch, structured_report=asked.structured_report)
     receiver = Receiver(kept, segment, destination, others, ae_title, host, port, quiet_seconds, keep_days)
     where = f"{ae_title} at {host}:{receiver.start()}"
     print(f"Listening as {where}; masks go to {destination}. Not for clinical use.", flush=True)

@@ -30,9 +30,10 @@ def export(file: str, weights: str | None = None) -> None:
     from bundle.acceleration.backends import convert_to_openvino, openvino_files
     from bundle.acceleration.folding import inference_form
     from bundle.networks import SliceStackUNet
-    from bundle.segmenter import SegmentOptions, load_network
+    from bundle.options import SegmentOptions
+    from bundle.segmenter import inference_config, load_network
 
-    network = load_network(SegmentOptions(weights=weights).config(device="cpu"))
+    network = load_network(inference_config(SegmentOptions(weights=weights), device="cpu"))
     assert isinstance(network, SliceStackUNet)  # as the config has it
     structure, weights_bytes = openvino_files(convert_to_openvino(inference_form(network)))
     with replacing(target.with_suffix(".bin")) as unfinished:

@@ -66,14 +66,9 @@ def simulate(
     target, file = Path(output), Path(output) / "simulation.json"
     head_files = heads_of(part, find_images(heads), test_heads, split)
     mask_files = [] if masks is None else masks_of(part, find_images(masks), test_masks, split)
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "part": part,
-        "count": cases,
-        "healthy": healthy,
-        "further_lesions": further_lesions,
-    }
-    settings |= {"varied": varied, "heads": _names(head_files), "masks": _names(mask_files)}
+    settings: dict[str, Any] = {"seed": seed, "part": part, "count": cases, "healthy": healthy}
+    settings |= {"further_lesions": further_lesions, "varied": varied}
+    settings |= {"heads": _names(head_files), "masks": _names(mask_files)}
     begun = _is_begun(settings, file)
     loaded = load_heads(head_files, heads_cache or target / "heads", workers, lookalike_heads=lookalike_heads(split))
     bank = None if masks is None else LesionMasks(mask_files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ from nibabel.spatialimages import SpatialImage
 
 from bundle.checks import check_header
 from bundle.files import write_json
+from bundle.options import SegmentOptions
 from bundle.transforms import LogitsToMask, VolumePreprocessing
-from bundle.transforms.postprocessing import SMALLEST_LESION_ML
 from bundle.transforms.writers import save_on_grid
 from bundle.volumes.inputs import Algorithm, VolumeInput
 from bundle.volumes.lesion_table import RegionAtlas, VolumeLesion, entropy_bits, find_lesions
@@ -73,10 +73,7 @@ class VolumePipeline:
         preprocessing: that of the image alone, ``keys="image"``.
         output: the folder of the results.
         threshold: probability from which a voxel is lesion, 0..1.
-        smallest_lesion_ml: smaller components are left out of the mask.
-        save_probability: write the probability, float32, too.
-        save_uncertainty: write the entropy of the probability in bits, float32, too.
-        save_view: write a page that shows the volume and its mask slice by slice, too.
+        options: which results are written besides mask and picture, and the smallest lesion.
         regions: an atlas in MNI space, for the region of each lesion.
         algorithm: what makes the masks, for results that name it.
 
@@ -92,15 +89,12 @@ class VolumePipeline:
     preprocessing: VolumePreprocessing
     output: Path
     threshold: float = 0.5
-    smallest_lesion_ml: float = SMALLEST_LESION_ML
-    save_probability: bool = False
-    save_uncertainty: bool = False
-    save_view: bool = False
+    options: SegmentOptions = field(default_factory=SegmentOptions)
     regions: RegionAtlas | None = None
     algorithm: Algorithm | None = None
 
     def __post_init__(self) -> None:
-        self.to_mask = LogitsToMask(self.preprocessing, self.threshold, self.smallest_lesion_ml)
+        self.to_mask = LogitsToMask(self.preprocessing, self.threshold, self.options.smallest_lesion_ml)
 
     def paths(self, volume: VolumeInput) -> list[Path]:
         """Return the paths of all results that a volume can have."""
@@ -182,7 +176,8 @@ class VolumePipeline:
             "sidecar": lambda path: write_json(_sidecar(volume, self.threshold), path),
             "mask": lambda path: save_on_grid(mask, source, path),
         }
-        optional = {"probability": self.save_probability, "uncertainty": self.save_uncertainty, "view": self.save_view}
+        asked = self.options
+        optional = {"probability": asked.probability, "uncertainty": asked.uncertainty, "view": asked.views}
         files = {kind: path for kind, path in self._paths(volume).items() if optional.get(kind, True)}
         for kind, path in files.items():
             write[kind](path)

@@ -20,6 +20,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from bundle.options import SegmentOptions
 from bundle.transforms import VolumePreprocessing
 from bundle.volumes import Ledger, VolumeBatch, VolumeInput, VolumePipeline, write_report
 from tests.conftest import _head as synthetic_head
@@ -53,7 +54,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         volumes.append(VolumeInput(folder / f"{number}.nii", name))
         nib.save(header, volumes[-1].file)
     output = folder / "results"
-    pipeline = VolumePipeline(VolumePreprocessing("image", spacing_mm=2.0, slice_size=96), output, save_view=True)
+    pipeline = VolumePipeline(
+        VolumePreprocessing("image", spacing_mm=2.0, slice_size=96), output, options=SegmentOptions(views=True)
+    )
     batch = VolumeBatch(
         pipeline, find_bright, Ledger(output, "weights", "settings", "versions"), workers=0, progress=False
     )

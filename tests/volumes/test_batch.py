@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bundle.options import SegmentOptions
 from bundle.transforms import VolumePreprocessing
 from bundle.volumes import pipeline as pipeline_module
 from bundle.volumes.batch import VolumeBatch
@@ -127,7 +128,7 @@ def test_a_result_that_is_no_longer_asked_for_is_removed(run: Callable, scans: P
     volumes = find_volumes(scans, pipeline.output)
     probability = volumes[0].result_path(pipeline.output, "desc-lesion_probseg")
     for wanted in (True, False):
-        asked = replace(pipeline, save_probability=wanted)
+        asked = replace(pipeline, options=SegmentOptions(probability=wanted))
         ledger = Ledger(pipeline.output, "w", str(wanted), "0")
         VolumeBatch(asked, find_bright, ledger, workers=0, progress=False).run(volumes[:1])
         assert probability.exists() == wanted

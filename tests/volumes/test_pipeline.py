@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.options import SegmentOptions
 from bundle.transforms import VolumePreprocessing, registration
 from bundle.transforms.mni_registration import RegistrationResult
 from bundle.volumes.inputs import VolumeInput
@@ -57,7 +58,9 @@ def test_results_have_names_of_bids_and_a_sidecar(pipeline: VolumePipeline, writ
 
 def test_a_lesion_below_the_smallest_is_left_out(pipeline: VolumePipeline, write_head: WriteHead) -> None:
     for smallest_ml, lesions in ((0.063, 2), (0.065, 1), (9.0, 0)):
-        result = run(replace(pipeline, smallest_lesion_ml=smallest_ml), write_head("scan.nii.gz"))
+        result = run(
+            replace(pipeline, options=SegmentOptions(smallest_lesion_ml=smallest_ml)), write_head("scan.nii.gz")
+        )
         assert len(result.lesions) == lesions
     assert not np.asarray(nib.load(pipeline.output / MASK).dataobj).any()
 
@@ -74,7 +77,7 @@ def test_logits_outside_the_head_are_ignored(pipeline: VolumePipeline, write_hea
 def test_probability_and_uncertainty_are_written_when_asked_for(
     pipeline: VolumePipeline, write_head: WriteHead
 ) -> None:
-    pipeline = replace(pipeline, save_probability=True, save_uncertainty=True, threshold=0.7)
+    pipeline = replace(pipeline, options=SegmentOptions(probability=True, uncertainty=True), threshold=0.7)
     result = run(pipeline, write_head("scan.nii.gz"), torch.tensor(0.8472979))  # the logit of 0.7
     voxels = {
         kind: np.asarray(nib.load(pipeline.output / MASK.replace("lesion_mask", kind)).dataobj)[40, 52, 58]
@@ -89,7 +92,7 @@ def test_probability_and_uncertainty_are_written_when_asked_for(
 def test_a_page_that_shows_the_volume_is_written_when_asked_for(
     pipeline: VolumePipeline, write_head: WriteHead
 ) -> None:
-    pipeline = replace(pipeline, save_view=True)
+    pipeline = replace(pipeline, options=SegmentOptions(views=True))
     page = pipeline.output / "views" / "scan.html"
     for axcodes in ("RAS", "LPS"):
         result = run(pipeline, write_head("scan.nii.gz", axcodes))

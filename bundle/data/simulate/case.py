@@ -61,6 +61,16 @@ def _place_further_lesions(
     return [_place_lesion(head, masks, float(volume_ml), rng)[1] for volume_ml in volumes_ml]
 
 
+def _bare(image: np.ndarray, tissue: np.ndarray, record: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """Return the image stripped of its skull or defaced, in a share of the cases, and record which."""
+    whole = has_skull(tissue)
+    record["skull_stripped"] = not whole or bool(rng.random() < 0.4)
+    record["defaced"] = whole and not record["skull_stripped"] and bool(rng.random() < 0.5)
+    if whole and record["skull_stripped"]:
+        return strip_skull(image, tissue, rng)
+    return deface(image, tissue, rng) if record["defaced"] else image
+
+
 def simulate_case(
     head: Head,
     rng: np.random.Generator,
@@ -109,13 +119,6 @@ def simulate_case(
         lesion &= label
         if lesion.any():
             image = paint_lesion(image, lesion, tissue >= Tissue.GREY, rng)
-    whole = has_skull(tissue)
-    record["skull_stripped"] = not whole or bool(rng.random() < 0.4)
-    record["defaced"] = whole and not record["skull_stripped"] and bool(rng.random() < 0.5)
-    if whole and record["skull_stripped"]:
-        image = strip_skull(image, tissue, rng)
-    elif record["defaced"]:
-        image = deface(image, tissue, rng)
-    image = acquire(image, rng)
+    image = acquire(_bare(image, tissue, record, rng), rng)
     record["volume_ml"] = int(label.sum()) / 1000
     return SimulatedCase(image, label.astype(np.uint8), record)
