@@ -19,7 +19,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or label or onnx or deploy or package or container)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or label or onnx or deploy or package or container)"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(BIN)/python -m pytest -m slow

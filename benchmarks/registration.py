@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import fire
 import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
@@ -20,6 +19,7 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from bundle.transforms.mni_registration import register_to_mni
+from scripts.command import run_command
 
 _CORNERS_MM = np.array(np.meshgrid((-65, 65), (-100, 65), (-45, 75), indexing="ij")).reshape(3, -1).T
 _NEAR_MM = 3.0
@@ -140,4 +140,4 @@ def measure(heads: str, output: str, repeats: int = 4, before: str | None = None
 
 
 if __name__ == "__main__":
-    fire.Fire(measure)
+    run_command(measure)

@@ -380,6 +380,7 @@ def test_sagittal_slices_are_not_flipped(settings: dict[str, Any]) -> None:
     assert SliceStackInferer(tta_flips=[[0]], plane="coronal").tta_flips == [(), (0,)]
 
 
+@pytest.mark.slow
 def test_networks_in_other_planes_are_computed_in_their_form_for_inference() -> None:
     network = TSRLNet(features=(4, 8, 8, 8, 8)).eval()
     volume = torch.rand(1, 1, 96, 96, 90)

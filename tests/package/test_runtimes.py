@@ -73,6 +73,7 @@ def test_missing_openvino_is_named_with_the_command_that_installs_it(
 # TensorRT, which is not here: TorchScript is loaded and called in the same way
 
 
+@pytest.mark.slow
 def test_the_tensorrt_overlay_gives_the_volume_to_the_network_in_the_file(
     network: TSRLNet, stacks: torch.Tensor, tmp_path: Path
 ) -> None:

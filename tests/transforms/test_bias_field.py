@@ -36,6 +36,7 @@ def corrected(voxels: np.ndarray) -> np.ndarray:
     return result
 
 
+@pytest.mark.slow
 def test_a_known_field_is_removed(brain: np.ndarray, field: np.ndarray) -> None:
     inside = head_mask(brain) & (brain > np.percentile(brain, 60))
     left = np.log(corrected(brain * field)[inside] / corrected(brain)[inside])

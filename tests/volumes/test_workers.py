@@ -27,7 +27,7 @@ def memory_mb(pid: int, kind: str) -> float:
 def test_a_worker_shares_its_libraries_with_the_others(pipeline: VolumePipeline) -> None:
     with Workers(pipeline, 2) as workers:
         pid = workers.pool.submit(os.getpid).result()
-        assert memory_mb(pid, "Shared_Dirty") > 400
+        assert memory_mb(pid, "Shared_Dirty") > 300
         assert memory_mb(pid, "Private_Dirty") < 200
 
 

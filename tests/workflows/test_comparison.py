@@ -78,6 +78,7 @@ def test_overlay_gives_monai_s_network_and_the_target_aware_loss(name: str, kind
     assert type(parser.get_parsed_content("loss")) is TargetAwareLoss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", THIN)
 def test_it_trains_evaluates_and_infers(name: str, slabs: Path, tmp_path: Path) -> None:
     (overlay,), common = NETWORKS[name].overlays, {"dataset_dir": str(slabs), **THIN[name]}
@@ -123,6 +124,7 @@ def test_it_trains_evaluates_and_infers(name: str, slabs: Path, tmp_path: Path) 
 # The masks of an evaluation
 
 
+@pytest.mark.slow
 def test_masks_are_those_of_inference_and_stay_apart_by_folder(
     slabs: Path, small_weights: Path, tmp_path: Path
 ) -> None:

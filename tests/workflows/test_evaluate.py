@@ -129,6 +129,7 @@ def test_the_summary_says_which_weights_it_is_of(evaluated: Evaluated, small_wei
     assert evaluated[1]["weights_hash"] == hashlib.sha256(small_weights.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_weights_that_a_training_wrote_to_the_same_folder_are_evaluated(
     slabs: Path, small_weights: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -108,12 +108,14 @@ def reference(orientations: tuple[Path, Path]) -> nib.Nifti1Image:
     return nib.load(orientations[1] / "RAS_lesion.nii.gz")
 
 
+@pytest.mark.slow
 def test_the_mask_lies_on_the_simulated_lesion(
     slab: tuple[nib.Nifti1Image, nib.Nifti1Image], orientations: tuple[Path, Path]
 ) -> None:
     assert dice(voxels(reference(orientations)), voxels(slab[1])) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", AXCODES)
 def test_every_orientation_gives_the_same_mask_on_its_own_grid(codes: str, orientations: tuple[Path, Path]) -> None:
     source = nib.load(orientations[0] / f"{codes}.nii.gz")
@@ -127,6 +129,7 @@ def test_every_orientation_gives_the_same_mask_on_its_own_grid(codes: str, orien
     assert dice(voxels(back), voxels(reference(orientations))) > 0.99
 
 
+@pytest.mark.slow
 def test_the_orientations_had_every_pair_of_form_codes(orientations: tuple[Path, Path]) -> None:
     headers = [nib.load(file).header for file in orientations[1].iterdir()]
     assert {(int(header["sform_code"]), int(header["qform_code"])) for header in headers} == set(CODES)

@@ -123,6 +123,7 @@ def items(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     return [{key: str(cohort / file) for key, file in item.items()} for item in listed[:2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_id", ["run", ""])  # 3D Slicer asks for "", which evaluates the whole config
 @pytest.mark.parametrize("validated", [True, False])
 def test_training_continues_from_the_weights_with_their_settings_and_replaces_them(
@@ -154,6 +155,7 @@ def test_volumes_of_the_validation_table_are_in_voxels_of_the_weights_settings(r
     assert parser.get_parsed_content("validate::handlers::0").voxel_ml == pytest.approx(0.008)  # 2 mm
 
 
+@pytest.mark.slow
 def test_without_validation_cases_of_monai_label_there_is_no_validation(
     root: Path, items: list[dict], saved: list[int]
 ) -> None:

@@ -78,6 +78,7 @@ def test_checkpoints_settings_and_tensorboard_files_are_kept(uninterrupted: tupl
     assert not [file.name for file in output.iterdir() if file.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_after_kill_9_the_epochs_and_the_loss_go_on(
     uninterrupted: tuple[Path, str], cohort: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -116,6 +117,7 @@ def test_finetuning_starts_from_the_weights(
     assert losses(done.stdout + done.stderr)[1] < 0.95 * losses(log)[1]
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_training_that_does_not_improve(cohort: Path, tmp_path: Path, run: Run) -> None:
     settings = OVERRIDES | {"val_interval": 1, "samples_per_epoch": 16, "learning_rate": 0.0, "early_stopping": 1}
     # Batch statistics alone still change the network a little: a threshold that nothing reaches keeps the DSC at 0.

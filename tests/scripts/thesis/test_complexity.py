@@ -20,6 +20,7 @@ def test_counts_are_the_thesis_s(overlay: str, parameters: int, flops: int) -> N
     assert counted == {"parameters": parameters, "flops": flops}
 
 
+@pytest.mark.slow
 def test_table_has_both_counts_and_the_work_done_here() -> None:
     row = complexity_table({"TSRL-Net": parser_of("train.json")}).splitlines()[-1].split(" | ")
     assert row[:2] == ["| TSRL-Net", "12,854,496"]
