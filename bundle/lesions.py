@@ -17,14 +17,16 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     Returns:
         for each voxel the number of its component, from 1, or 0 outside; and the number of components.
     """
-    labels, count = ndimage.label(mask, np.ones((3, 3, 3), dtype=bool))
+    box, labels = bounding_box(mask != 0), np.zeros(mask.shape, dtype=np.int32)
+    labels[box], count = ndimage.label(mask[box], np.ones((3, 3, 3), dtype=bool))  # most of a volume is not lesion
     return labels, count
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     """Return the smallest box around a boolean mask; an empty box for an empty mask."""
-    boxes = ndimage.find_objects(mask.view(np.uint8))
-    return boxes[0] if boxes else (slice(0),) * mask.ndim
+    sides = (mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)) for axis in range(mask.ndim))
+    ends = [np.flatnonzero(side)[[0, -1]] if side.any() else (0, -1) for side in sides]
+    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
 
 
 def voxel_ml(affine: np.ndarray) -> float:
@@ -42,6 +44,8 @@ def remove_small_components(mask: np.ndarray, affine: np.ndarray, smallest_ml: f
     """
     if smallest_ml == 0:
         return mask
-    labels, _ = components(mask)
+    box, kept = bounding_box(mask != 0), mask.copy()
+    labels, _ = components(mask[box])
     sizes_ml = np.bincount(labels.ravel()) * voxel_ml(affine)
-    return np.where((sizes_ml >= smallest_ml)[labels], mask, mask.dtype.type(0))
+    kept[box][sizes_ml[labels] < smallest_ml] = 0
+    return kept

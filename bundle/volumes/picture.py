@@ -170,8 +170,9 @@ def save_lesion_slices(
 
 def _largest_lesion(mask: np.ndarray) -> np.ndarray:
     """Return the voxels of the largest component of a mask that is not empty."""
-    labels, _ = components(mask > 0)
-    largest: np.ndarray = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
+    box, largest = bounding_box(mask > 0), np.zeros(mask.shape, dtype=bool)
+    labels, _ = components(mask[box])
+    largest[box] = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     return largest
 
 
