@@ -16,6 +16,7 @@ from nibabel.spatialimages import SpatialImage
 from bundle.errors import InputError, check_gzip, explain
 
 __all__ = [
+    "CheckLabeld",
     "CheckVolumed",
     "check_header",
     "check_invertible",
@@ -101,8 +102,10 @@ def _load(file: Path) -> SpatialImage:
         raise InputError(f"{file} cannot be read: give this user read permission.") from error
     except Exception as error:  # a damaged header can raise anything
         raise InputError(explain(file, error)) from error
-    expected = "NIfTI (.nii, .nii.gz) or MGH is expected."
-    _require(isinstance(image, SpatialImage), f"{file} is not a volume but {type(image).__name__}: {expected}")
+    expected = "NIfTI in one file (.nii, .nii.gz) or MGH is expected."
+    known = isinstance(image, nib.Nifti1Image | nib.MGHImage)
+    reason = ", which does not say where left is" if isinstance(image, nib.AnalyzeImage) else ""
+    _require(known, f"{file} is of the kind {type(image).__name__}{reason}: {expected}")
     return image
 
 
@@ -164,11 +167,12 @@ def _check_field_of_view(file: Path, image: SpatialImage) -> None:
     )
 
 
-def check_header(file: str | Path) -> None:
+def check_header(file: str | Path, whole_head: bool = True) -> None:
     """Check by its header that a file can be a T1w head; voxels are not read.
 
     Args:
         file: NIfTI or MGH.
+        whole_head: whether the field of view must be that of a head.
 
     Raises:
         InputError: if the file is missing, empty or not an image; is not one 3D volume of real numbers; has an invalid
@@ -178,7 +182,7 @@ def check_header(file: str | Path) -> None:
     """
     path = Path(file)
     image = _load(path)
-    for check in (_check_kind, _check_place, _check_field_of_view):
+    for check in (_check_kind, _check_place, *([_check_field_of_view] if whole_head else [])):
         check(path, image)
 
 
@@ -216,7 +220,41 @@ class CheckVolumed(MapTransform):
         for key in self.key_iterator(dict(data)):
             image = data[key]
             name = image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key
-            if Path(str(name)).is_file():
+            if _is_image_file(str(name)):
                 check_gzip(str(name))
+                check_header(str(name), whole_head=False)
             check_volume(image, str(name))
         return dict(data)
+
+
+class CheckLabeld(MapTransform):
+    """Check that labels are masks: finite whole numbers from 0, in files that are complete; the data do not change.
+
+    Every voxel above 0 is lesion: in training, evaluation, preparation and simulation.
+
+    Args:
+        keys: the loaded labels to check.
+
+    Raises:
+        InputError: if a label has other values, or its file is damaged.
+    """
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Return the data unchanged."""
+        for key in self.key_iterator(dict(data)):
+            label = data[key]
+            name = label.meta.get("filename_or_obj", key) if isinstance(label, MetaTensor) else key
+            if _is_image_file(str(name)):
+                check_gzip(str(name))
+            whole = torch.isfinite(label) & (label >= 0) & (label == label.round())
+            bad = label[~whole]
+            _require(
+                not bad.numel(),
+                f"{name} has {bad.numel()} voxels such as {float(bad[0]) if bad.numel() else 0:g}: a mask of 0 and 1 "
+                "is expected; threshold a probability at 0.5 first.",
+            )
+        return dict(data)
+
+
+def _is_image_file(name: str) -> bool:
+    return Path(name).is_file() and name.lower().endswith((".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".hdr"))

@@ -8,8 +8,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
-from bundle.checks import check_header
+from bundle.checks import CheckLabeld, check_header
 from bundle.errors import InputError
 
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
@@ -134,3 +135,35 @@ def test_contradicting_voxel_sizes_are_refused(tmp_path: Path) -> None:
     file = with_header(written(tmp_path), pixdim=[1, 2, 2, 2.5, 0, 0, 0, 0])
     with pytest.raises(InputError, match=r"has voxels of 2 x 2 x 2\.5 mm by its pixdim and 2 x 2 x 2 mm by its affine"):
         check_header(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "sentence"),
+    [
+        (nib.AnalyzeImage, "scan.img", r"is of the kind \w*AnalyzeImage, which does not say where left is: NIfTI"),
+        (nib.Spm99AnalyzeImage, "scan.img", r"is of the kind \w*AnalyzeImage, which does not say where left is: NIfTI"),
+        (nib.Spm2AnalyzeImage, "scan.img", r"is of the kind \w*AnalyzeImage, which does not say where left is: NIfTI"),
+        (nib.Nifti1Pair, "scan.img", r"is of the kind Nifti1Pair.*: NIfTI in one file"),
+    ],
+)
+def test_a_format_without_orientation_in_one_file_is_refused(
+    kind: type, name: str, sentence: str, tmp_path: Path
+) -> None:
+    nib.save(kind(np.zeros((90, 110, 90), dtype=np.int16), np.diag([2.0, 2, 2, 1])), tmp_path / name)
+    with pytest.raises(InputError, match=sentence):
+        check_header(tmp_path / name)
+
+
+@pytest.mark.parametrize("bad", [0.5, -1.0, float("nan"), float("inf")])
+def test_a_label_of_other_values_than_a_mask_s_is_refused(bad: float) -> None:
+    label = torch.zeros(1, 4, 4, 4)
+    label[0, 1, 1, :2] = bad
+    with pytest.raises(InputError, match=r"label has 2 voxels such as .*: a mask of 0 and 1 is expected"):
+        CheckLabeld("label")({"label": label})
+
+
+@pytest.mark.parametrize("lesion", [1.0, 2.0, 255.0])
+def test_a_mask_of_whole_numbers_passes(lesion: float) -> None:
+    label = torch.zeros(1, 4, 4, 4)
+    label[0, 1] = lesion
+    assert CheckLabeld("label")({"label": label})["label"] is label

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
+from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Transform
 from monai.utils import convert_data_type, convert_to_dst_type
 from scipy import ndimage
@@ -13,7 +14,16 @@ from scipy import ndimage
 from bundle.errors import InputError
 from bundle.transforms.keywise import KeywiseTransform
 
-__all__ = ["NormalizeHeadIntensity", "NormalizeHeadIntensityd", "head_mask", "inside_head"]
+__all__ = ["AirToZero", "AirToZerod", "NormalizeHeadIntensity", "NormalizeHeadIntensityd", "head_mask", "inside_head"]
+
+
+# A volume with noise or ringing about 0 has few voxels below this share of its brightest; a standardised one has many.
+_RINGING = 0.05
+# Air, fluid and bone are dark in every T1w image: if all voxels are brighter than this share, an offset was added.
+_OFFSET = 0.2
+_SHARE_OF_AIR = 0.1  # voxels that are exactly 0, from which on they are air that a standardisation has left out
+_DARKEST = 0.15  # of a brain's voxels, as a share of their median, in plain images
+_HOT = 2.0  # times the 99.9th percentile
 
 
 def head_mask(image: np.ndarray) -> np.ndarray:
@@ -41,6 +51,48 @@ def head_mask(image: np.ndarray) -> np.ndarray:
 def inside_head(normalized: torch.Tensor) -> torch.Tensor:
     """Return where an image of :class:`NormalizeHeadIntensity` shows the head, as booleans of its shape."""
     return normalized > 0
+
+
+class AirToZero(Transform):
+    """Conversion to intensities with air at 0 and tissue above it, and without hot voxels.
+
+    Images that are plain already, and their noise, do not change. Otherwise the air is at 0 and the tissue is on both
+    sides of it (standardised inside a mask), or the air is the darkest there is (standardised as a whole, scaled to
+    -1..1, or with an offset).
+    """
+
+    def __call__(self, img: MetaTensor) -> MetaTensor:
+        """
+        Args:
+            img: ``(1, H, W, D)``.
+
+        Returns:
+            the same shape, float32.
+        """
+        volume = img.as_tensor().float().numpy(force=True)
+        lifted = self._lift(volume)
+        hot = _HOT * float(np.percentile(lifted, 99.9))
+        if hot > 0 and lifted.max() > hot:
+            lifted = np.minimum(lifted, hot)
+        return img if lifted is volume else convert_to_dst_type(lifted, img, dtype=torch.float32)[0]
+
+    def _lift(self, volume: np.ndarray) -> np.ndarray:
+        darkest, low, bright = np.percentile(volume, (0.1, 2, 98))
+        if -_RINGING * bright < low and darkest < _OFFSET * bright:
+            return volume
+        tissue = volume != 0
+        if low < 0 and 1 - tissue.mean() > _SHARE_OF_AIR:
+            darkest, median = np.percentile(volume[tissue], (0.5, 50))
+            offset = (_DARKEST * median - darkest) / (1 - _DARKEST)
+            return np.where(tissue, np.maximum(volume + offset, 0), 0)
+        return volume - low
+
+
+class AirToZerod(KeywiseTransform):
+    """Dictionary version of :class:`AirToZero`."""
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys, AirToZero())
 
 
 class NormalizeHeadIntensity(Transform):

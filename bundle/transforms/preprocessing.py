@@ -22,10 +22,10 @@ from monai.transforms import (
 )
 from monai.utils import ensure_tuple, look_up_option
 
-from bundle.checks import CheckVolumed
+from bundle.checks import CheckLabeld, CheckVolumed
 from bundle.transforms.atlas import ResampleToAtlasd, atlas_brain
 from bundle.transforms.bias_field import CorrectBiasFieldd
-from bundle.transforms.intensity import NormalizeHeadIntensityd
+from bundle.transforms.intensity import AirToZerod, NormalizeHeadIntensityd
 from bundle.transforms.registration import AffineToMNId, OnFailure
 from bundle.transforms.spatial import BrainBoxd
 
@@ -127,6 +127,8 @@ class VolumePreprocessing(Compose):
                 EnsureChannelFirstd(keys),
                 EnsureTyped(keys, dtype=torch.float32),
                 CheckVolumed(keys[0]),
+                *([CheckLabeld(keys[1:])] if keys[1:] else []),
+                AirToZerod(keys[0]),
                 Orientationd(keys, axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
                 *([CorrectBiasFieldd(keys[0])] if bias_correction else []),
                 *_grid(keys, space, spacing_mm, on_failure),

@@ -60,12 +60,19 @@ def save_on_grid(data: np.ndarray, source: SpatialImage, path: str | os.PathLike
         nib.save(_on_grid(data, source), unfinished)
 
 
+_GEOMETRY = (
+    *("xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+
+
 def _on_grid(data: np.ndarray, source: SpatialImage) -> nib.Nifti1Image:
     if not isinstance(source, nib.Nifti1Image):
         return nib.Nifti1Image(data, source.affine)
-    header = source.header.copy()
+    header = type(source.header)()  # a new one: free texts and extensions of the source can name the patient
     header.set_data_dtype(data.dtype)
-    header.set_slope_inter(1, 0)
-    header["cal_min"], header["cal_max"] = 0, 0  # the source's display window
-    header["intent_code"] = 0
+    header.set_data_shape(data.shape)
+    header["pixdim"][:4] = source.header["pixdim"][:4]
+    for field in _GEOMETRY:
+        header[field] = source.header[field]
     return type(source)(data, None, header)

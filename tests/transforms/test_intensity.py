@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from scipy import ndimage
 
 from bundle.errors import InputError
 from bundle.transforms import NormalizeHeadIntensity, NormalizeHeadIntensityd
-from bundle.transforms.intensity import head_mask
+from bundle.transforms.intensity import AirToZero, head_mask
 
 CAVITY = (slice(50, 58), slice(48, 56), slice(58, 66))  # in the white matter of the synthetic head
 
@@ -127,3 +129,59 @@ def test_the_dictionary_version_changes_its_keys_only(head: np.ndarray) -> None:
     assert torch.equal(result["image"], NormalizeHeadIntensity()(image))
     assert result["label"] is data["label"]
     assert data["image"] is image
+
+
+def lifted(image: np.ndarray) -> np.ndarray:
+    result: np.ndarray = AirToZero()(MetaTensor(torch.from_numpy(image.astype(np.float32))[None]))[0].numpy()
+    return result
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: (image - image.mean()) / image.std(),
+        lambda image: image / image.max() * 2 - 1,
+        lambda image: image / image.max() - 0.5,
+        lambda image: image + 1000,
+        lambda image: 0.001 * image + 3,
+        lambda image: image - 32768,
+        lambda image: (image - np.median(image[image > 20])) / 50,
+    ],
+    ids=["z-scored", "-1..1", "-0.5..0.5", "offset", "unit range and offset", "int16 for uint16", "robust z-score"],
+)
+@pytest.mark.parametrize("air", ["noisy", "empty"])
+def test_another_convention_of_intensity_gives_the_plain_image(
+    change: Callable[[np.ndarray], np.ndarray], air: str, head: np.ndarray, noisy: np.ndarray
+) -> None:
+    plain = (noisy if air == "noisy" else head).astype(np.float64)
+    inside = head_mask(plain)
+    found, expected = normalize(lifted(change(plain))), normalize(plain.astype(np.float32))
+    assert np.quantile(np.abs(found - expected)[inside], 0.999) < 0.06  # the noise of the air decides what is 0
+
+
+@pytest.mark.parametrize("centre", [np.mean, np.median])
+def test_tissue_that_is_standardised_inside_its_mask_stays_above_the_air(
+    centre: Callable[[np.ndarray], float], head: np.ndarray
+) -> None:
+    inside = head > 0
+    brain = np.where(inside, head + np.random.default_rng(0).normal(0, 1, head.shape), 0)
+    standardised = np.where(inside, (brain - centre(brain[inside])) / brain[inside].std(), 0)
+    found, expected = normalize(lifted(standardised)), normalize(brain.astype(np.float32))
+    assert (found > 0)[expected > 0].mean() > 0.999
+    assert np.corrcoef(found[inside], expected[inside])[0, 1] > 0.98
+
+
+def test_plain_images_and_their_noise_stay_as_they_are(head: np.ndarray, noisy: np.ndarray) -> None:
+    ringing = noisy - 2  # as an interpolation leaves it
+    for image in (head, noisy, ringing):
+        np.testing.assert_array_equal(lifted(image), image.astype(np.float32))
+
+
+@pytest.mark.parametrize("hot", [1e4, 1e8])
+def test_a_hot_voxel_does_not_set_the_range(hot: float, noisy: np.ndarray) -> None:
+    spoilt = noisy.copy()
+    spoilt[40, 50, 60] = hot
+    found = lifted(spoilt)
+    assert found[40, 50, 60] < 2.1 * np.percentile(noisy, 99.9)
+    others = np.arange(noisy.size) != np.ravel_multi_index((40, 50, 60), noisy.shape)
+    np.testing.assert_array_equal(found.ravel()[others], noisy.ravel()[others])

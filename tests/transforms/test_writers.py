@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -122,3 +123,16 @@ def test_a_failing_write_leaves_the_old_mask_and_no_other_file(tmp_path: Path, m
             write(file, 1 - mask(), name)
     assert target.read_bytes() == old
     assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_free_texts_of_the_source_do_not_reach_the_mask(kind: type, tmp_path: Path) -> None:
+    file = source(tmp_path, kind)
+    image = kind(np.asarray(nib.load(file).dataobj), None, nib.load(file).header)
+    for field in ("descrip", "aux_file", "intent_name", *(["db_name"] if kind is nib.Nifti1Image else [])):
+        image.header[field] = b"Doe^Jane"
+    for code in ("comment", "dicom", "afni"):
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(code, b"Doe^Jane, 1950-01-01"))
+    nib.save(image, file)
+    assert b"Doe" in gzip.decompress(file.read_bytes())
+    assert b"Doe" not in gzip.decompress(write(file, mask()).read_bytes())
