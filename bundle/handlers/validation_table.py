@@ -9,6 +9,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.utils import evenly_divisible_all_gather
 
 __all__ = ["VALIDATION_SIZES", "ValidationTable", "validation_metrics"]
 
@@ -56,7 +57,8 @@ class ValidationTable:
     def finish(self, engine: Engine) -> None:
         """Compute the row over the cases of all processes; the first process writes it."""
         cases = torch.tensor(self.cases, dtype=torch.float64).reshape(-1, 3)
-        row = validation_metrics(idist.all_gather(cases).numpy())
+        gathered = evenly_divisible_all_gather(cases)  # one process can have more cases than another
+        row = validation_metrics(gathered.numpy())
         engine.state.metrics.update(row)
         if idist.get_rank() == 0:
             self._write({"iteration": engine.state.epoch * self.iterations_per_epoch, **row})
