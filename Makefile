@@ -22,7 +22,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or label or onnx or deploy or package or container)"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 test-browser: $(BIN)/.ready  ## the report and its views in Chromium, offline
 	$(BIN)/python -m pytest -m browser
