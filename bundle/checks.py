@@ -202,6 +202,8 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
     _require(bad == 0, f"{name} has {bad} NaN or infinite voxels: an image of finite numbers is expected.")
     lowest, highest = (float(value) for value in volume.aminmax())
     _require(lowest < highest, f"{name} is constant (every voxel is {lowest:g}): it holds no image.")
+    mask = bool(((volume == lowest) | (volume == highest)).all())
+    _require(not mask, f"{name} has two values, {lowest:g} and {highest:g}: it is a mask, a T1w image is expected.")
     is_ct = float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR
     _require(not is_ct, f"{name} looks like CT (Hounsfield units, air at {lowest:g}): T1w is expected.")
     if isinstance(volume, MetaTensor):

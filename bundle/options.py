@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
-if TYPE_CHECKING:
-    from bundle.acceleration.backends import BackendName
-    from bundle.transforms.registration import OnFailure
+__all__ = ["BackendName", "OnFailure", "SegmentOptions"]
 
-__all__ = ["SegmentOptions"]
+OnFailure = Literal["raise", "native"]
+BackendName = Literal["auto", "torch", "openvino", "openvino_int8"]
 
 
 @dataclass(frozen=True)

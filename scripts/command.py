@@ -9,11 +9,12 @@ import inspect
 import re
 import sys
 from collections import ChainMap, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import fields
 from difflib import get_close_matches
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -25,6 +26,7 @@ from fire.decorators import SetParseFn, SetParseFns
 __all__ = ["run_command", "shown_python", "with_options"]
 
 _WRONG_USAGE, _STOPPED = 2, 130
+_NO_SWITCH = inspect.Parameter("none", inspect.Parameter.KEYWORD_ONLY)
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -72,11 +74,15 @@ def with_options(options: type, names: Collection[str] | None = None) -> Callabl
     chosen = [field for field in fields(options) if names is None or field.name in names]
     texts = dict(re.findall(r"^    (\w+): ((?:.|\n     +)+)", inspect.getdoc(options) or "", re.MULTILINE))
 
+    shown = {each.name: _shown_type(hints[each.name], each.type) for each in chosen}
+
     def add(function: Function) -> Function:
         signature = inspect.signature(function)
         own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
         added = [
-            inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+            inspect.Parameter(
+                each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=shown[each.name]
+            )
             for each in chosen
         ]
         vars(function)["__signature__"] = signature.replace(parameters=[*own, *added])
@@ -86,6 +92,10 @@ def with_options(options: type, names: Collection[str] | None = None) -> Callabl
         return function
 
     return add
+
+
+def _shown_type(hint: Any, text: Any) -> str:
+    return " or ".join(map(repr, get_args(hint))) if get_origin(hint) is Literal else str(text)
 
 
 def shown_python() -> str:
@@ -105,8 +115,9 @@ def _parse(
 ) -> inspect.BoundArguments:
     """Return the arguments that Fire makes of the words; Fire alone would run the function before it finds an error."""
     if {"--help", "-h"}.intersection(words):
-        with redirect_stderr(sys.stdout):
+        with redirect_stderr(sys.stdout), suppress(FireExit):  # which is 2 for a function with **options
             fire.Fire(function, ["--help"], getattr(sys.modules["__main__"].__spec__, "name", None))
+        raise SystemExit(0)
     signature, parsed = inspect.signature(function), list[inspect.BoundArguments]()
     _check_options(words, signature, further_options)
 
@@ -114,7 +125,9 @@ def _parse(
     def record(*args: Any, **options: Any) -> None:
         parsed.append(signature.bind(*args, **options))
 
-    for name, hint in get_type_hints(function, localns=_names_for_hints(function.__module__)).items():
+    hints = get_type_hints(function, localns=_names_for_hints(function.__module__))
+    _check_values(words, hints)
+    for name, hint in hints.items():
         if name in signature.parameters:
             convert = functools.partial(_convert, name, hint)
             several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
@@ -143,11 +156,20 @@ def _check_options(
     known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
     if len(known) < len(signature.parameters):
         known += further_options()
-    known += [f"no{name}" for name in known] + [name[0] for name in known]  # as Fire takes them too
+    switches = [name for name in known if signature.parameters.get(name, _NO_SWITCH).default in (True, False)]
+    known += [f"no{name}" for name in switches] + [name[0] for name in known]  # as Fire takes them too
     for option in filter(None, (re.match(r"--?([a-zA-Z][\w-]*)", word) for word in words)):
         if (name := option[1].replace("-", "_")) not in known:
             near = get_close_matches(name, known, 1)
             _refuse(f"There is no option --{name}" + (f": did you mean --{near[0]}?" if near else "; see --help."))
+
+
+def _check_values(words: Sequence[str], hints: Mapping[str, Any]) -> None:
+    """End the program with a sentence where an option that is no switch has no value; Fire would take ``True``."""
+    for word, following in pairwise([*words, "--"]):
+        name = word.lstrip("-").replace("-", "_")
+        if word.startswith("--") and name in hints and hints[name] is not bool and following.startswith("--"):
+            _refuse(f"--{name} needs a value; see --help.")
 
 
 def _convert(name: str, hint: Any, text: str) -> Any:
@@ -179,10 +201,16 @@ def _read_list(text: str) -> Sequence[Any]:
     raise ValueError
 
 
+def _read_number(text: str) -> float:
+    if (value := float(text)) == value:
+        return value
+    raise ValueError
+
+
 _TRUTH = {"True": True, "true": True, "1": True, "False": False, "false": False, "0": False}
 _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     bool: (_TRUTH.__getitem__, "True or False"),
     int: (int, "a whole number"),
-    float: (float, "a number"),
+    float: (_read_number, "a number"),
     Sequence: (_read_list, "a list in brackets"),
 }

@@ -16,6 +16,7 @@ __all__ = ["segment"]
 def segment(
     source: str,
     output: str,
+    *,
     shard: str | None = None,
     workers: int | None = None,
     ray: str | None = None,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,6 +22,7 @@ from bundle.acceleration.quantization import SimulatedQuantization
 from bundle.errors import InputError
 from bundle.files import replacing, write_atomically
 from bundle.networks import SliceStackUNet
+from bundle.options import BackendName
 from bundle.transforms.preprocessing import VolumePreprocessing
 from bundle.transforms.slices import OFFSETS, Plane
 
@@ -37,7 +38,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-BackendName = Literal["auto", "torch", "openvino", "openvino_int8"]
 Quantization = Callable[[Any], Any]
 
 # In bfloat16, rounding of the image's intensities and of the logits changes masks most. These two convolutions have

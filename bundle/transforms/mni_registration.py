@@ -45,6 +45,7 @@ _REFINED, _FINISHED = 24, 3
 _SPARSE = 6  # every sixth point is enough to tell good starting places from bad
 
 _SIMILAR_FROM = 0.3
+_FEWEST_VOXELS = 2  # along each axis, of 3 mm
 _SCALES = (0.7, 1.4)
 _MAX_TURN_DEG = 60.0
 
@@ -199,16 +200,18 @@ def _refine(fine: Volume, to_head: np.ndarray) -> np.ndarray:
 
 
 def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResult:
-    """Return where a T1w head is in MNI space; the identity if its header and similarity say it is there already.
+    """Return where a T1w head is in MNI space; the identity if it is on an MNI grid and similar to the template there.
 
     Args:
-        voxels: ``(H, W, D)``, whole head or skull-stripped, any intensities.
+        voxels: ``(H, W, D)``, whole head or skull-stripped, air at 0 and tissue above it, in any unit.
         affine: voxels to RAS world in mm, ``(4, 4)``; the origin may be wrong, the axes must be roughly right.
 
     Returns:
-        the best registration, which :func:`find_failure` may reject.
+        the best registration, which :func:`find_failure` may reject; of similarity 0 for a volume that shows nothing.
     """
     fine = _clipped(resample_to_world(voxels, affine, _FINE_MM))
+    if not np.isfinite(fine.voxels).all() or fine.voxels.max() <= 0 or min(fine.voxels.shape) < _FEWEST_VOXELS:
+        return RegistrationResult(np.eye(4), 0.0)
     if on_mni_grid(voxels.shape, affine):
         similarity = _similarity(fine, np.eye(4))
         if similarity >= _SIMILAR_FROM:
@@ -225,7 +228,7 @@ def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResul
 
 def find_failure(result: RegistrationResult) -> str:
     """Return why a registration must be rejected, or an empty text."""
-    if result.similarity < _SIMILAR_FROM:
+    if not result.similarity >= _SIMILAR_FROM:  # NaN too
         return f"its similarity to the template is {result.similarity:.2f}, {_SIMILAR_FROM} is needed"
     left, scales, right = np.linalg.svd(result.affine[:3, :3])
     if scales.min() < _SCALES[0] or scales.max() > _SCALES[1]:

@@ -59,7 +59,7 @@ class LogitsToMask(Transform):
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must be a probability, 0 to 1, got {self.threshold}.")
-        if self.smallest_lesion_ml < 0:
+        if not self.smallest_lesion_ml >= 0:
             raise ValueError(f"smallest_lesion_ml must be 0 or more, got {self.smallest_lesion_ml}.")
 
     def __call__(self, logits: torch.Tensor, image: MetaTensor) -> LesionMask:

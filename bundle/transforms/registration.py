@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Hashable, Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,13 +16,12 @@ from monai.utils import TraceKeys, look_up_option
 from nibabel.affines import apply_affine
 
 from bundle.errors import InputError
+from bundle.options import OnFailure
 from bundle.transforms.atlas import atlas_grid
 from bundle.transforms.keywise import InvertibleKeywiseTransform
 from bundle.transforms.mni_registration import RegistrationResult, find_failure, register_to_mni
 
 __all__ = ["AffineToMNI", "AffineToMNId", "OnFailure"]
-
-OnFailure = Literal["raise", "native"]
 
 _logger = logging.getLogger(__name__)
 
@@ -66,8 +65,8 @@ class AffineToMNI(InvertibleTransform):
             return result
         name = img.meta.get("filename_or_obj", "The image")
         sentence = (
-            f"{name} could not be placed in MNI space ({failure}): a T1w head whose header gives roughly where right, "
-            "front and top are is expected."
+            f"{name} could not be placed in MNI space ({failure}): a T1w head is expected, whose header says roughly "
+            "where right, front and top are; --on_failure native segments it without registration."
         )
         if self.on_failure == "raise":
             raise InputError(sentence)

@@ -56,7 +56,7 @@ def write_tables(records: Sequence[Mapping[str, Any]], output: Path) -> None:
         records: in the order of the rows.
         output: the folder of the results.
     """
-    volumes = [{**record, "lesions": len(record.get("lesions", ()))} for record in records]
+    volumes = [{**record, "lesions": len(record["lesions"]) if "lesions" in record else None} for record in records]
     lesions = [{"name": record["name"], **lesion} for record in records for lesion in record.get("lesions", ())]
     _write_table(volumes, _VOLUME_COLUMNS, output / "volumes.tsv")
     _write_table(lesions, ("name", *VolumeLesion._fields), output / "lesions.tsv")

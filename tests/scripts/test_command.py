@@ -255,3 +255,26 @@ def test_the_shown_python_is_the_project_s_own_or_the_one_on_the_path(monkeypatc
     assert shown_python() == ".venv/bin/python"
     monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
     assert shown_python() == "python"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--weights"], "Error: --weights needs a value; see --help.\n"),
+        (["--regions", "--views"], "Error: --regions needs a value; see --help.\n"),
+        (["--threshold"], "Error: --threshold needs a value; see --help.\n"),
+        (["--noweights"], "Error: There is no option --noweights: did you mean --weights?\n"),
+        (["--on_failure", "nativ"], "Error: --on_failure must be one of raise, native, got 'nativ'; see --help.\n"),
+        (["--smallest_lesion_ml", "nan"], "Error: --smallest_lesion_ml must be a number, got 'nan'; see --help.\n"),
+        (["third"], "Error: 'third' is an argument too many; see --help.\n"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_before_anything_runs(
+    words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scripts.segment", "in", "out", *words])
+    monkeypatch.delitem(sys.modules, "scripts.segment", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("scripts.segment", run_name="__main__", alter_sys=True)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == sentence

@@ -26,7 +26,7 @@ from bundle.transforms import (
     atlas_brain,
     atlas_grid,
 )
-from bundle.transforms.mni_registration import RegistrationResult, register_to_mni
+from bundle.transforms.mni_registration import RegistrationResult, find_failure, register_to_mni
 
 HEALTHY, STROKE = "t1_healthy", "t1_stroke/arc_sub-M2017_T1w_nomask.nii.gz"
 # Corners of a box about the brain, in MNI mm.
@@ -277,7 +277,7 @@ def test_what_is_not_a_head_is_refused_in_one_sentence(tmp_path: Path) -> None:
         VolumePreprocessing("image", 2.0, slice_size=96, space="mni")({"image": str(file)})
     sentence = explain(file, caught.value)
     assert sentence.startswith(f"{file} could not be placed in MNI space (")
-    assert sentence.endswith("is expected.")
+    assert sentence.endswith("--on_failure native segments it without registration.")
     assert "\n" not in sentence
 
 
@@ -300,3 +300,24 @@ def test_on_request_a_failed_head_is_centred_and_logged(caplog: pytest.LogCaptur
 def test_a_mistyped_on_failure_is_refused() -> None:
     with pytest.raises(ValueError, match="did you mean 'native'"):
         AffineToMNI(on_failure="nativ")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "voxels",
+    [
+        np.zeros((60, 60, 60)),
+        np.full((60, 60, 60), -3.0),
+        np.where(np.arange(8000).reshape(20, 20, 20) == 77, np.nan, 1.0),
+        np.ones((1, 1, 1)),
+        np.random.default_rng(0).random((90, 90, 1)),
+        np.random.default_rng(0).random((5, 5, 5)),
+    ],
+    ids=["empty", "negative", "NaN", "a voxel", "a slice", "tiny"],
+)
+def test_what_shows_nothing_has_no_similarity_and_is_refused(voxels: np.ndarray) -> None:
+    result = register_to_mni(voxels.astype(np.float32), np.diag([2.0, 2, 2, 1]))
+    assert "its similarity to the template is" in find_failure(result)
+
+
+def test_a_similarity_that_is_not_a_number_is_refused() -> None:
+    assert find_failure(RegistrationResult(np.eye(4), float("nan")))
