@@ -74,7 +74,9 @@ def _clipped(volume: Volume) -> Volume:
 
 
 def _equalised(volume: Volume) -> Volume:
-    """Return the deviation from the local mean over the local contrast: bias field, scalp and lesion weigh like folds.
+    """Return the deviation from the local mean over the local contrast.
+
+    Bias field, scalp and lesion then count no more than the folds.
 
     The volume is padded with 0, so that the outside of the field of view has no influence.
     """
