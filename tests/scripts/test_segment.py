@@ -262,7 +262,7 @@ def test_bad_usage_is_reported_in_a_sentence(source: str, options: dict, sentenc
     ("option", "value", "sentence"),
     [
         ("weights", "none.pt", "none.pt does not exist: weights or a checkpoint"),
-        ("backend", "tensorrt", "There is no backend 'tensorrt': choose auto, torch, openvino, openvino_int8."),
+        ("backend", "tensorrt", "--backend must be one of auto, torch, openvino, openvino_int8, got 'tensorrt'"),
     ],
 )
 def test_with_bad_usage_the_exit_code_is_2(option: str, value: str, sentence: str, scans: Path, tmp_path: Path) -> None:

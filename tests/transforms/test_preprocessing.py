@@ -101,7 +101,7 @@ def atlas_grid_coded_by_coordinate(write_nifti: WriteNifti) -> dict[str, str]:
     """A volume of the ATLAS grid's slice size whose label holds x + 1000 y."""
     x, y, _ = np.meshgrid(np.arange(197), np.arange(233), np.arange(8), indexing="ij")
     code = (x + 1000 * y).astype(np.float32)
-    image = np.where((abs(x - 98) < 80) & (abs(y - 116) < 100), 100, 0).astype(np.float32)
+    image = np.where((abs(x - 98) < 80) & (abs(y - 116) < 100), 100 + x % 2, 0).astype(np.float32)
     affine = np.eye(4)
     return {"image": str(write_nifti("t1.nii", image, affine)), "label": str(write_nifti("code.nii", code, affine))}
 
@@ -283,7 +283,7 @@ def test_a_constant_file_is_refused(write_nifti: WriteNifti) -> None:
 
 def test_a_file_without_head_is_refused(write_nifti: WriteNifti) -> None:
     image = np.zeros((30, 30, 30), dtype=np.float32)
-    image[15, 15, 15] = 1
+    image[15, 15, 15:17] = 1, 2
     file = write_nifti("speck.nii", image)
     assert why_not(file) == f"{file} shows no head: nothing is brighter than its background."
 
