@@ -38,7 +38,7 @@ def _moved(voxels: np.ndarray, affine: np.ndarray, rng: np.random.Generator, mos
 
 
 def _cropped(voxels: np.ndarray, affine: np.ndarray, rng: np.random.Generator) -> Scan:
-    """Cut up to an eighth of the extent off each side but the top's."""
+    """Cut up to an eighth of the extent off each side."""
     starts = [int(rng.uniform(0, extent / 8)) for extent in voxels.shape]
     ends = [extent - int(rng.uniform(0, extent / 8)) for extent in voxels.shape]
     shift = np.eye(4)

@@ -220,19 +220,18 @@ class CheckVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """Return the data unchanged."""
         for key in self.key_iterator(dict(data)):
-            image = data[key]
-            name = image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key
-            if _is_image_file(str(name)):
-                check_gzip(str(name))
-                check_header(str(name), whole_head=False)
-            check_volume(image, str(name))
+            image, name = data[key], _name(data[key], key)
+            if _is_image_file(name):
+                check_gzip(name)
+                check_header(name, whole_head=False)
+            check_volume(image, name)
         return dict(data)
 
 
 class CheckLabeld(MapTransform):
-    """Check that labels are masks: finite whole numbers from 0, in files that are complete; the data do not change.
+    """Check of labels: finite whole numbers from 0, in files that are complete; the data do not change.
 
-    Every voxel above 0 is lesion: in training, evaluation, preparation and simulation.
+    Every voxel above 0 is lesion.
 
     Args:
         keys: the loaded labels to check.
@@ -244,10 +243,9 @@ class CheckLabeld(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """Return the data unchanged."""
         for key in self.key_iterator(dict(data)):
-            label = data[key]
-            name = label.meta.get("filename_or_obj", key) if isinstance(label, MetaTensor) else key
-            if _is_image_file(str(name)):
-                check_gzip(str(name))
+            label, name = data[key], _name(data[key], key)
+            if _is_image_file(name):
+                check_gzip(name)
             whole = torch.isfinite(label) & (label >= 0) & (label == label.round())
             bad = label[~whole]
             _require(
@@ -256,6 +254,10 @@ class CheckLabeld(MapTransform):
                 "is expected; threshold a probability at 0.5 first.",
             )
         return dict(data)
+
+
+def _name(image: torch.Tensor, key: Hashable) -> str:
+    return str(image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key)
 
 
 def _is_image_file(name: str) -> bool:

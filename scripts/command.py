@@ -165,7 +165,7 @@ def _check_options(
 
 
 def _check_values(words: Sequence[str], hints: Mapping[str, Any]) -> None:
-    """End the program with a sentence where an option that is no switch has no value; Fire would take ``True``."""
+    """End the program with a sentence where an option that is not a switch has no value; Fire would take ``True``."""
     for word, following in pairwise([*words, "--"]):
         name = word.lstrip("-").replace("-", "_")
         if word.startswith("--") and name in hints and hints[name] is not bool and following.startswith("--"):

@@ -71,13 +71,13 @@ class AirToZero(Transform):
         """
         volume = img.as_tensor().float().numpy(force=True)
         lifted = self._lift(volume)
-        hot = _HOT * float(np.percentile(lifted, 99.9))
+        hot = _HOT * float(np.percentile(_sparse(lifted), 99.9))
         if hot > 0 and lifted.max() > hot:
             lifted = np.minimum(lifted, hot)
         return img if lifted is volume else convert_to_dst_type(lifted, img, dtype=torch.float32)[0]
 
     def _lift(self, volume: np.ndarray) -> np.ndarray:
-        darkest, low, bright = np.percentile(volume, (0.1, 2, 98))
+        darkest, low, bright = np.percentile(_sparse(volume), (0.1, 2, 98))
         if -_RINGING * bright < low and darkest < _OFFSET * bright:
             return volume
         tissue = volume != 0
@@ -86,6 +86,11 @@ class AirToZero(Transform):
             offset = (_DARKEST * median - darkest) / (1 - _DARKEST)
             return np.where(tissue, np.maximum(volume + offset, 0), 0)
         return volume - low
+
+
+def _sparse(volume: np.ndarray) -> np.ndarray:
+    """Return every second voxel along each axis, which is enough for a percentile and takes an eighth of the time."""
+    return volume[:, ::2, ::2, ::2]
 
 
 class AirToZerod(KeywiseTransform):
