@@ -18,7 +18,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from bundle.transforms.mni_registration import register_to_mni
+from bundle.transforms.mni_registration import find_failure, register_to_mni
 from scripts.command import run_command
 
 _CORNERS_MM = np.array(np.meshgrid((-65, 65), (-100, 65), (-45, 75), indexing="ij")).reshape(3, -1).T
@@ -101,7 +101,10 @@ def _measure(file: Path, repeats: int, seed: int) -> dict[str, list[tuple[float,
     rng = np.random.default_rng(seed)
     nudge = np.eye(4)
     nudge[:3, 3] = 7  # off the MNI grids, on which a head is not registered
-    reference = register_to_mni(voxels, nudge @ affine).affine @ nudge
+    result = register_to_mni(voxels, nudge @ affine)
+    if find_failure(result):  # not a head, such as a mask beside one
+        return {}
+    reference = result.affine @ nudge
     found: dict[str, list[tuple[float, float]]] = {}
     for kind, start in _STARTS.items():
         for _ in range(repeats):

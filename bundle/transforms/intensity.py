@@ -56,9 +56,9 @@ def inside_head(normalized: torch.Tensor) -> torch.Tensor:
 class AirToZero(Transform):
     """Conversion to intensities with air at 0 and tissue above it, and without hot voxels.
 
-    In images that are plain already only hot voxels change, such as the brightest points of vessels. Otherwise the air is at 0 and the tissue is on both
-    sides of it (standardised inside a mask), or the air is the darkest there is (standardised as a whole, scaled to
-    -1..1, or with an offset).
+    In images that are plain already only hot voxels change, such as the brightest points of vessels. Otherwise the air
+    is at 0 and the tissue is on both sides of it (standardised inside a mask), or the air is the darkest there is
+    (standardised as a whole, scaled to -1..1, or with an offset).
     """
 
     def __call__(self, img: MetaTensor) -> MetaTensor:
