@@ -31,9 +31,10 @@ from bundle.acceleration.folding import fold_batch_norms, inference_form
 from bundle.acceleration.memory import keep_freed_memory
 from bundle.acceleration.quantization import SimulatedQuantization
 from bundle.inferers.slice_stack import _autocast
+from bundle.mni import TEMPLATE
 from bundle.networks import TSRLNet
 from bundle.networks.blocks import ChannelProjection, VolumeConvolution
-from bundle.transforms import TEMPLATE, VolumePreprocessing
+from bundle.transforms import VolumePreprocessing
 from bundle.transforms.slices import OFFSETS, pad_slices, stack_padded
 from scripts.command import run_command
 

@@ -29,7 +29,8 @@ def boxes(masks: str, count: int = 200) -> None:
     from monai.transforms import ResizeWithPadOrCrop, SpatialCrop
 
     from bundle.data import find_images
-    from bundle.transforms import TEMPLATE, BrainBox, NormalizeHeadIntensity
+    from bundle.mni import TEMPLATE
+    from bundle.transforms import BrainBox, NormalizeHeadIntensity
 
     head = nib.load(TEMPLATE)
     image = NormalizeHeadIntensity()(torch.from_numpy(head.get_fdata(dtype=np.float32))[None])

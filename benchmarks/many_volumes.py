@@ -57,7 +57,7 @@ class Moment(NamedTuple):
 
 
 def _write_volumes(folder: Path, count: int) -> None:
-    from bundle.transforms import TEMPLATE
+    from bundle.mni import TEMPLATE
 
     head = resample_to_output(nib.load(TEMPLATE), (_GRID_MM,) * 3, order=1)
     voxels, random = np.asarray(head.dataobj), np.random.default_rng(0)

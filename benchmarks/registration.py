@@ -18,7 +18,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from bundle.transforms.mni_registration import find_failure, register_to_mni
+from bundle.mni import find_failure, register_to_mni
 from scripts.command import run_command
 
 _CORNERS_MM = np.array(np.meshgrid((-65, 65), (-100, 65), (-45, 75), indexing="ij")).reshape(3, -1).T

@@ -52,7 +52,7 @@ def write_heads(folder: Path, count: int, voxel_mm: float = 1.0, move: bool = Tr
         move: out of MNI space.
     """
     from bundle.data.simulate import load_head, simulate_case
-    from bundle.transforms import TEMPLATE, atlas_grid
+    from bundle.mni import TEMPLATE, atlas_grid
 
     folder.mkdir(parents=True, exist_ok=True)
     case = simulate_case(load_head(str(TEMPLATE)), np.random.default_rng(0), volume_ml=30.0)

@@ -23,6 +23,7 @@ from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
 from bundle.dicom.files import check_installed, find_dicom_files
+from bundle.early_registration import EarlyRegistration
 from bundle.errors import InputError, find_input_error
 from bundle.files import bundle_root
 from bundle.options import SegmentOptions
@@ -187,6 +188,7 @@ def run(
     ray: str | None = None,
     progress: bool = True,
     import_seconds: float | None = None,
+    early: EarlyRegistration | None = None,
 ) -> int:
     """Segment volumes, and print a summary.
 
@@ -199,6 +201,7 @@ def run(
         ray: the address of a Ray cluster whose machines segment.
         progress: show a bar.
         import_seconds: how long the imports took, to print it with the seconds of the other steps.
+        early: the registration of the only volume, which began before the imports.
 
     Returns:
         the exit code: 0 if all are segmented, else 1.
@@ -215,6 +218,7 @@ def run(
     asked = take_shard(volumes, shard)
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
     batch, backend = make_batch(options, target, workers, progress, progress and len(asked) == 1)
+    batch.pipeline.early = early if workers == 0 else None  # it cannot be given to another process
     with nullcontext() if ray is None else connected(ray):
         begin_output(target, alone=shard is None)
         for line in (f"Network: {backend}", *choices):

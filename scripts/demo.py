@@ -20,7 +20,7 @@ _VOLUMES_ML = (12.0, 35.0, 90.0)
 def _simulate(images: Path, labels: Path) -> None:
     """Place simulated lesions of three sizes in the MNI head."""
     from bundle.data.simulate import load_head, simulate_case
-    from bundle.transforms import TEMPLATE, atlas_grid
+    from bundle.mni import TEMPLATE, atlas_grid
 
     head, affine = load_head(str(TEMPLATE)), atlas_grid()[0]
     for folder in (images, labels):

@@ -27,7 +27,7 @@ _COMMANDS = (
 _PARTS = (
     "LICENSE",
     "bundle/**/*.py",
-    "bundle/transforms/mni152/*",
+    "bundle/mni/icbm152/*",
     "bundle/volumes/niivue/*",
     "bundle/volumes/templates/*",
     "configs/**/*.json",

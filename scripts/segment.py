@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from bundle.early_registration import EarlyRegistration
+from bundle.files import IMAGE_SUFFIXES
+from bundle.lean_imports import lean_imports
 from bundle.options import SegmentOptions
 from scripts.command import run_command, with_options
 
@@ -46,15 +53,26 @@ def segment(
         timing: print at the end how long each step took.
     """
     begin = time.perf_counter()
+    early = _begin_registration(Path(source), options)
     # The garbage collector would scan all imported objects repeatedly: a quarter of the import's time, and more than a
     # second at the end.
     gc.disable()
-    from bundle.segmenter import run  # late, so that --help does not wait for torch
+    with lean_imports():  # late, so that --help does not wait for torch
+        from bundle.segmenter import run
 
     gc.freeze()
     gc.enable()
     seconds = time.perf_counter() - begin if timing else None
-    raise SystemExit(run(source, output, SegmentOptions(**options), shard, workers, ray, progress, seconds))
+    raise SystemExit(run(source, output, SegmentOptions(**options), shard, workers, ray, progress, seconds, early))
+
+
+def _begin_registration(source: Path, options: Mapping[str, Any]) -> EarlyRegistration | None:
+    """Begin to register a single image while PyTorch and MONAI are imported; later it would gain nothing."""
+    if "torch" in sys.modules or not hasattr(os, "fork"):
+        return None
+    plain = options.get("space") in (None, "mni") and not options.get("bias_correction")
+    single = source.name.lower().endswith(IMAGE_SUFFIXES) and source.is_file()
+    return EarlyRegistration(source.absolute()) if plain and single else None
 
 
 if __name__ == "__main__":

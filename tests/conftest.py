@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bundle.data.simulate import Head, load_head
-from bundle.transforms import TEMPLATE
+from bundle.mni import TEMPLATE
 
 WriteNifti = Callable[..., Path]
 

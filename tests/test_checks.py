@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.checks import CheckLabeld, check_header
+from bundle.checks import CheckLabeld
 from bundle.errors import InputError
+from bundle.headers import check_header
 
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 

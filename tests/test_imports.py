@@ -16,6 +16,7 @@ from bundle.files import bundle_root
 ROOT = Path(bundle_root())
 
 UNKNOWN_TO = {
+    "mni": {"networks", "losses", "transforms", "data", "volumes", "dicom", "segmenter"},
     **{component: {"data", "volumes", "dicom", "segmenter"} for component in ("networks", "losses", "transforms")},
     "data": {"volumes", "dicom", "segmenter"},
     "volumes": {"dicom", "segmenter"},
@@ -127,7 +128,8 @@ def test_a_cycle_is_found_even_through_an_import_in_a_function(tmp_path: Path) -
         list(TopologicalSorter(imports(tmp_path)).static_order())
 
 
-def test_importing_the_bundle_loads_neither_torch_nor_monai() -> None:
-    program = "import sys, bundle; print([name for name in ('torch', 'monai') if name in sys.modules])"
+@pytest.mark.parametrize("module", ["bundle", "bundle.mni", "bundle.headers", "bundle.early_registration"])
+def test_importing_it_loads_neither_torch_nor_monai(module: str) -> None:
+    program = f"import sys, {module}; print([name for name in ('torch', 'monai') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -14,7 +14,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from bundle.errors import InputError
-from bundle.transforms.atlas import TEMPLATE, atlas_grid
+from bundle.mni import TEMPLATE, atlas_grid
 from bundle.transforms.preprocessing import VolumePreprocessing
 from bundle.transforms.slices import OFFSETS, Plane, StackSlices, to_plane
 

@@ -12,9 +12,9 @@ import numpy as np
 from monai.data import load_decathlon_datalist, partition_dataset
 
 from bundle.bids import find_subject
-from bundle.checks import check_same_grid
 from bundle.errors import InputError, explain
 from bundle.files import IMAGE_SUFFIXES, images_below, stem
+from bundle.headers import check_same_grid
 
 __all__ = ["check_datalist", "find_images", "load_datalist", "split_datalist"]
 

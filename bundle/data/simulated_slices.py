@@ -17,8 +17,9 @@ from tqdm import tqdm
 from bundle.data.simulate import SimulatedCases
 from bundle.data.slice_dataset import SliceDataset, slices_of
 from bundle.errors import InputError
+from bundle.mni import atlas_grid
 from bundle.processes import begin_worker
-from bundle.transforms import OFFSETS, Plane, StackSlices, VolumePreprocessing, atlas_grid
+from bundle.transforms import OFFSETS, Plane, StackSlices, VolumePreprocessing
 
 __all__ = ["SimulatedSliceDataset"]
 

@@ -17,8 +17,8 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from bundle.checks import check_slice_count
 from bundle.errors import InputError
+from bundle.headers import check_slice_count
 
 __all__ = ["MR_IMAGES", "Series", "Slices", "find_slices", "read_series"]
 

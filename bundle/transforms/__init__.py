@@ -1,6 +1,6 @@
 """Transforms that MONAI does not have, and the deterministic preprocessing made of both."""
 
-from bundle.transforms.atlas import TEMPLATE, ResampleToAtlasd, atlas_brain, atlas_grid
+from bundle.transforms.atlas import ResampleToAtlasd
 from bundle.transforms.augmentation import BatchAugmentation, SliceAugmentation
 from bundle.transforms.bias_field import CorrectBiasField, CorrectBiasFieldd
 from bundle.transforms.intensity import NormalizeHeadIntensity, NormalizeHeadIntensityd
@@ -13,7 +13,6 @@ from bundle.transforms.writers import SourceGridWriter
 
 __all__ = [
     "OFFSETS",
-    "TEMPLATE",
     "AffineToMNI",
     "AffineToMNId",
     "BatchAugmentation",
@@ -31,6 +30,4 @@ __all__ = [
     "SourceGridWriter",
     "StackSlices",
     "VolumePreprocessing",
-    "atlas_brain",
-    "atlas_grid",
 ]

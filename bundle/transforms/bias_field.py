@@ -10,7 +10,7 @@ from monai.transforms import Transform
 from monai.utils import convert_to_dst_type
 from torch.nn import functional as F
 
-from bundle.transforms.intensity import head_mask
+from bundle.mni import head_mask
 from bundle.transforms.keywise import KeywiseTransform
 
 __all__ = ["CorrectBiasField", "CorrectBiasFieldd"]

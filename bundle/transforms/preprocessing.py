@@ -23,7 +23,8 @@ from monai.transforms import (
 from monai.utils import ensure_tuple, look_up_option
 
 from bundle.checks import CheckLabeld, CheckVolumed
-from bundle.transforms.atlas import ResampleToAtlasd, atlas_brain
+from bundle.mni import atlas_brain
+from bundle.transforms.atlas import ResampleToAtlasd
 from bundle.transforms.bias_field import CorrectBiasFieldd
 from bundle.transforms.intensity import AirToZerod, NormalizeHeadIntensityd
 from bundle.transforms.registration import AffineToMNId, OnFailure
@@ -98,7 +99,7 @@ class VolumePreprocessing(Compose):
             lesions: see docs/README.md.
         slice_size: H and W of the resulting slices, in voxels.
         space: ``"native"`` does not move the head; ``"mni"`` registers it to MNI space, the space of the thesis's data,
-            and resamples it once, to :func:`bundle.transforms.atlas_grid`.
+            and resamples it once, to :func:`bundle.mni.atlas_grid`.
         on_failure: what to do with a head that cannot be registered, as for :class:`bundle.transforms.AffineToMNI`.
         bias_correction: correct the bias field first, see :class:`bundle.transforms.CorrectBiasField`.
 

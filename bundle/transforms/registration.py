@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import get_args
 
 import numpy as np
@@ -16,10 +16,9 @@ from monai.utils import TraceKeys, look_up_option
 from nibabel.affines import apply_affine
 
 from bundle.errors import InputError
+from bundle.mni import RegistrationResult, atlas_grid, find_failure, register_to_mni
 from bundle.options import OnFailure
-from bundle.transforms.atlas import atlas_grid
 from bundle.transforms.keywise import InvertibleKeywiseTransform
-from bundle.transforms.mni_registration import RegistrationResult, find_failure, register_to_mni
 
 __all__ = ["AffineToMNI", "AffineToMNId", "OnFailure"]
 
@@ -49,18 +48,22 @@ class AffineToMNI(InvertibleTransform):
         look_up_option(on_failure, get_args(OnFailure))
         self.on_failure = on_failure
 
-    def find(self, img: MetaTensor) -> RegistrationResult:
+    def find(
+        self, img: MetaTensor, early: Callable[[], RegistrationResult | None] = lambda: None
+    ) -> RegistrationResult:
         """Return where the head is in MNI space.
 
         Args:
             img: T1w head ``(1, H, W, D)``, any orientation, whole or skull-stripped.
+            early: waits for its registration if that began earlier; without a result the head is registered here.
 
         Raises:
             InputError: if the registration fails and ``on_failure`` is ``"raise"``.
         """
         begin = time.perf_counter()
         voxels, affine = img[0].numpy(force=True), img.affine.numpy(force=True)
-        result = register_to_mni(voxels, affine)._replace(seconds=time.perf_counter() - begin)
+        result = early() or register_to_mni(voxels, affine)
+        result = result._replace(seconds=time.perf_counter() - begin)
         if not (failure := find_failure(result)):
             return result
         name = img.meta.get("filename_or_obj", "The image")
@@ -111,7 +114,8 @@ class AffineToMNId(InvertibleKeywiseTransform):
 
     Args:
         keys: the images to move.
-        source_key: the T1w image that is registered.
+        source_key: the T1w image that is registered. Data may have ``"early_registration"``, a function that waits for
+            its registration if that began earlier, or returns None.
         on_failure: as for :class:`AffineToMNI`.
     """
 
@@ -122,7 +126,7 @@ class AffineToMNId(InvertibleKeywiseTransform):
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         """Return the data with moved images."""
         d = dict(data)
-        result = self.transform.find(d[self.source_key])
+        result = self.transform.find(d[self.source_key], d.pop("early_registration", lambda: None))
         for key in self.key_iterator(d):
             d[key] = self.transform(d[key], result)
         return d

@@ -1,4 +1,4 @@
-"""Pictures of masks on their images."""
+"""Pictures of several cases, of many slices and of a cohort."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from PIL import Image
 
-from bundle.files import replacing
-from bundle.lesions import bounding_box, components
+from bundle.volumes.planes import OUTLINE_COLOUR, fullest_slice, white_level
 
 __all__ = [
     "Agreement",
     "agreement",
     "save_lesion_overview",
-    "save_lesion_planes",
     "save_lesion_slices",
     "save_montage",
     "save_volume_distribution",
@@ -39,10 +37,7 @@ class Agreement(IntEnum):
 
 
 # Distinguishable with any kind of colour vision (Okabe and Ito).
-_COLOURS = {Agreement.HIT: "#009E73", Agreement.MISS: "#E69F00", Agreement.FALSE_ALARM: "#CC79A7"}
-
-# Name, axis across the slices, and what is on the left of the picture, in RAS orientation.
-_PLANES = (("axial", 2, "L"), ("coronal", 1, "L"), ("sagittal", 0, "P"))
+_COLOURS = {Agreement.HIT: "#009E73", Agreement.MISS: OUTLINE_COLOUR, Agreement.FALSE_ALARM: "#CC79A7"}
 
 
 def agreement(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -53,30 +48,20 @@ def agreement(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     ).astype(np.uint8)
 
 
-def _white(image: np.ndarray) -> float:
-    """Return the value that is shown white."""
-    return float(np.percentile(image[image > 0], 99.5))
-
-
-def _fullest_slice(voxels: np.ndarray, axis: int) -> int:
-    """Return the number of the slice across an axis that has most of the voxels."""
-    return int(voxels.sum(axis=tuple({0, 1, 2} - {axis})).argmax())
-
-
 def _show(axes: Axes, grey: np.ndarray, white: float, aspect: float = 1.0) -> None:
     """Show a slice, the first axis to the right and the second up."""
     axes.imshow(grey.T, cmap="gray", vmin=0, vmax=white, origin="lower", aspect=aspect)
 
 
-def _outline(axes: Axes, mask: np.ndarray, width: float = 1.0) -> None:
+def _outline(axes: Axes, mask: np.ndarray) -> None:
     if mask.any():
-        axes.contour(mask.T > 0, levels=[0.5], colors=_COLOURS[Agreement.MISS], linewidths=width)
+        axes.contour(mask.T > 0, levels=[0.5], colors=OUTLINE_COLOUR, linewidths=1.0)
 
 
 def _row(row: np.ndarray, image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> None:
     """Show image, truth, mask and their agreement in the axial slice with most lesion, true or found."""
-    z = _fullest_slice((truth > 0) | (mask > 0), 2)
-    white = _white(image)
+    z = fullest_slice((truth > 0) | (mask > 0), 2)
+    white = white_level(image)
     overlays = [None, truth[:, :, z] > 0, mask[:, :, z] > 0, agreement(mask, truth)[:, :, z]]
     one_colour, all_colours = ListedColormap(["#56B4E9"]), ListedColormap(list(_COLOURS.values()))
     for axes, overlay in zip(row, overlays, strict=True):
@@ -122,7 +107,7 @@ def save_lesion_overview(cases: Mapping[str, tuple[np.ndarray, np.ndarray]], pat
     for axes in grid.flat:
         axes.set_axis_off()
     for pair, (title, (image, label)) in zip(grid.reshape(-1, 2), cases.items(), strict=False):
-        z, white = _fullest_slice(label > 0, 2), _white(image)
+        z, white = fullest_slice(label > 0, 2), white_level(image)
         for axes in pair:
             _show(axes, image[:, :, z], white)
         _outline(pair[1], label[:, :, z])
@@ -150,7 +135,7 @@ def save_lesion_slices(
     """
     occupied = np.flatnonzero((image > 0).any(axis=(0, 1)))
     chosen = np.linspace(occupied[0], occupied[-1], slices + 2).round().astype(int)[1:-1]
-    white = _white(image)
+    white = white_level(image)
     columns = min(slices, 6)
     rows = -(-slices // columns)
     layout = ConstrainedLayoutEngine(h_pad=0.12)  # with less padding the titles are cut
@@ -166,48 +151,6 @@ def save_lesion_slices(
         # Many readers expect the left of the head on the right.
         axes.text(0.02, 0.5, "L", transform=axes.transAxes, color="white", fontsize=8)
     figure.savefig(path, dpi=90)
-
-
-def _largest_lesion(mask: np.ndarray) -> np.ndarray:
-    """Return the voxels of the largest component of a mask that is not empty."""
-    box, largest = bounding_box(mask > 0), np.zeros(mask.shape, dtype=bool)
-    labels, _ = components(mask[box])
-    largest[box] = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
-    return largest
-
-
-def save_lesion_planes(
-    image: np.ndarray, mask: np.ndarray, path: str | Path, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
-) -> None:
-    """Write a PNG of an axial, a coronal and a sagittal slice through the largest lesion, with the outline of the mask.
-
-    In each plane it is the slice with most of that lesion, or with most of the head if there is no lesion.
-
-    Args:
-        image: ``(H, W, D)`` in RAS orientation, 0 outside the head.
-        mask: of the same shape.
-        path: the file; its folder is made.
-        spacing_mm: voxel sizes; the picture keeps their proportions.
-    """
-    head = bounding_box(image > 0)
-    target = _largest_lesion(mask) if mask.any() else image > 0
-    white = _white(image)
-    extents_mm = [(edges.stop - edges.start) * spacing for edges, spacing in zip(head, spacing_mm, strict=True)]
-    widths = [extents_mm[0], extents_mm[0], extents_mm[1]]
-    figure = Figure(figsize=(12, 12 / 0.92 * max(extents_mm[1:]) / sum(widths)), facecolor="black")
-    row = figure.subplots(1, 3, width_ratios=widths, subplot_kw={"xticks": [], "yticks": []})
-    figure.subplots_adjust(left=0, bottom=0, right=1, top=0.92, wspace=0.01)
-    for axes, (plane, normal, left) in zip(row, _PLANES, strict=True):
-        axes.set_axis_off()
-        across, up = np.delete(spacing_mm, normal)
-        number = _fullest_slice(target, normal)
-        within = tuple(number if axis == normal else head[axis] for axis in range(3))
-        _show(axes, image[within], white, aspect=up / across)
-        _outline(axes, mask[within], width=1.5)
-        axes.set_title(f"{plane} slice {number}", fontsize=16, color="white")
-        axes.text(0.02, 0.5, left, transform=axes.transAxes, color="white", fontsize=16)
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, dpi=100)
 
 
 def save_volume_distribution(volumes_ml: Sequence[float], quantiles: Mapping[float, float], path: str | Path) -> None:

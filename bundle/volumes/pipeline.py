@@ -14,14 +14,15 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
-from bundle.checks import check_header
+from bundle.early_registration import EarlyRegistration
 from bundle.files import write_json
+from bundle.headers import check_header
 from bundle.options import SegmentOptions
 from bundle.transforms import LogitsToMask, VolumePreprocessing
 from bundle.transforms.writers import save_on_grid
 from bundle.volumes.inputs import Algorithm, VolumeInput
 from bundle.volumes.lesion_table import RegionAtlas, VolumeLesion, entropy_bits, find_lesions
-from bundle.volumes.picture import save_lesion_planes
+from bundle.volumes.planes import save_lesion_planes
 from bundle.volumes.view import save_view
 
 __all__ = ["PreparedVolume", "VolumePipeline", "VolumeResult"]
@@ -76,6 +77,7 @@ class VolumePipeline:
         options: which results are written besides mask and picture, and the smallest lesion.
         regions: an atlas in MNI space, for the region of each lesion.
         algorithm: what makes the masks, for results that name it.
+        early: the registration of one volume that began before; only in the process that began it.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -92,6 +94,7 @@ class VolumePipeline:
     options: SegmentOptions = field(default_factory=SegmentOptions)
     regions: RegionAtlas | None = None
     algorithm: Algorithm | None = None
+    early: EarlyRegistration | None = None
 
     def __post_init__(self) -> None:
         self.to_mask = LogitsToMask(self.preprocessing, self.threshold, self.options.smallest_lesion_ml)
@@ -121,7 +124,8 @@ class VolumePipeline:
         begin = time.perf_counter()
         volume.prepare_source()
         check_header(volume.file)
-        image = self.preprocessing({"image": str(volume.file)})["image"]
+        known = {"early_registration": self.early.result} if self.early and self.early.file == volume.file else {}
+        image = self.preprocessing({"image": str(volume.file), **known})["image"]
         registration = image.meta.get("mni_seconds", 0.0)
         return PreparedVolume(image, {"load": time.perf_counter() - begin - registration, "registration": registration})
 

@@ -2,8 +2,11 @@
 
 import gc
 
-from bundle.transforms.mni_registration import load_registration
-from bundle.volumes import workers
+from bundle.lean_imports import lean_imports
+from bundle.mni import load_registration
+
+with lean_imports():
+    from bundle.volumes import workers
 
 __all__ = ["workers"]
 

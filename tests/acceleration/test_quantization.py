@@ -19,8 +19,9 @@ from bundle.errors import InputError
 from bundle.files import bundle_root
 from bundle.inferers import SliceStackInferer
 from bundle.metrics import case_metrics
+from bundle.mni import TEMPLATE, atlas_grid
 from bundle.networks import TSRLNet
-from bundle.transforms import TEMPLATE, VolumePreprocessing, atlas_grid
+from bundle.transforms import VolumePreprocessing
 
 # In pytest NNCF reports nothing by itself.
 PROGRAM = """

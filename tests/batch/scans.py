@@ -16,8 +16,7 @@ from nibabel.orientations import axcodes2ornt
 from nibabel.processing import resample_from_to, resample_to_output
 
 from bundle.data.simulate import load_head, simulate_case
-from bundle.transforms import TEMPLATE, atlas_grid
-from bundle.transforms.mni_registration import register_to_mni
+from bundle.mni import TEMPLATE, atlas_grid, register_to_mni
 from tests.test_checks import with_header
 
 _ALL = ["".join(codes) for order in permutations(("RL", "AP", "SI")) for codes in product(*order)]

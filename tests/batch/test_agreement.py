@@ -15,7 +15,8 @@ from nibabel.affines import apply_affine
 from benchmarks.agreement import COPIES, Agreement, compare_copies, write_copies
 from bundle.data.simulate import load_head, simulate_case
 from bundle.files import bundle_root
-from bundle.transforms import TEMPLATE, VolumePreprocessing, atlas_grid
+from bundle.mni import TEMPLATE, atlas_grid
+from bundle.transforms import VolumePreprocessing
 from bundle.volumes import VolumeInput, VolumePipeline
 
 pytestmark = pytest.mark.batch

@@ -16,7 +16,8 @@ from monai.data.meta_tensor import MetaTensor
 from bundle.data import SimulatedSliceDataset, SliceDataset, SliceSampler, simulated_slices
 from bundle.data.simulate import Head, SimulatedCase, SimulatedCases
 from bundle.errors import InputError
-from bundle.transforms import VolumePreprocessing, atlas_grid
+from bundle.mni import atlas_grid
+from bundle.transforms import VolumePreprocessing
 
 SPACING_MM = 4.0
 DEPTH = 48

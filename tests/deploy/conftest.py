@@ -11,7 +11,7 @@ from nibabel.affines import apply_affine
 
 from bundle.data.simulate import Head, simulate_case
 from bundle.files import bundle_root
-from bundle.transforms import atlas_grid
+from bundle.mni import atlas_grid
 from scripts.package import write_package
 
 # Without the SDK its tests would fail to be collected.

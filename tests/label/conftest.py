@@ -14,7 +14,7 @@ from nibabel.eulerangles import euler2mat
 from nibabel.processing import resample_from_to
 
 from bundle.data.simulate import Head, simulate_case
-from bundle.transforms import atlas_grid
+from bundle.mni import atlas_grid
 from scripts.package import write_package
 from tests.label.server import LabelServer
 from tests.package.conftest import ROOT

@@ -11,8 +11,9 @@ import torch
 
 from bundle.data.simulate import Head, simulate_case
 from bundle.files import bundle_root
+from bundle.mni import atlas_grid
 from bundle.networks import TSRLNet
-from bundle.transforms import VolumePreprocessing, atlas_grid
+from bundle.transforms import VolumePreprocessing
 from bundle.transforms.slices import pad_slices, stack_padded
 from scripts.package import write_package
 

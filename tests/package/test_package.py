@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from bundle.errors import InputError
-from bundle.transforms import TEMPLATE
+from bundle.mni import TEMPLATE
 from scripts.package import NAME, write_package
 from tests.package.conftest import ROOT
 
@@ -66,7 +66,7 @@ def test_the_zip_holds_the_folder_file_by_file(package: tuple[Path, Path]) -> No
     [
         "LICENSE",
         "bundle/networks/nets.py",
-        "bundle/transforms/mni152/LICENSE.txt",
+        "bundle/mni/icbm152/LICENSE.txt",
         "bundle/volumes/niivue/niivue.umd.js",
         "configs/evaluate.json",
         "configs/experiments/table_3_5_add.json",

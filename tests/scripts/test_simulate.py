@@ -18,7 +18,7 @@ from scipy import ndimage
 from bundle.data.simulate.parts import masks_of
 from bundle.errors import InputError
 from bundle.files import bundle_root
-from bundle.transforms import TEMPLATE, atlas_grid
+from bundle.mni import TEMPLATE, atlas_grid
 from scripts import simulate as command
 
 MASKS = 20

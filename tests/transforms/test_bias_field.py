@@ -10,8 +10,8 @@ import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
 
-from bundle.transforms import TEMPLATE, CorrectBiasField, CorrectBiasFieldd, VolumePreprocessing
-from bundle.transforms.intensity import head_mask
+from bundle.mni import TEMPLATE, head_mask
+from bundle.transforms import CorrectBiasField, CorrectBiasFieldd, VolumePreprocessing
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 

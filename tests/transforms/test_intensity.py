@@ -11,8 +11,9 @@ from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
 
 from bundle.errors import InputError
+from bundle.mni import head_mask
 from bundle.transforms import NormalizeHeadIntensity, NormalizeHeadIntensityd
-from bundle.transforms.intensity import AirToZero, head_mask
+from bundle.transforms.intensity import AirToZero
 
 CAVITY = (slice(50, 58), slice(48, 56), slice(58, 66))  # in the white matter of the synthetic head
 

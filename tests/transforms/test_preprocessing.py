@@ -14,8 +14,8 @@ from monai.transforms import Compose, Invertd, LoadImaged
 from scipy import ndimage
 
 from bundle.errors import explain
+from bundle.mni import head_mask
 from bundle.transforms import VolumePreprocessing
-from bundle.transforms.intensity import head_mask
 
 WriteNifti = Callable[..., Path]
 LESION_CENTRE = (28, 62, 66)  # voxel of the synthetic head, away from all its axes of symmetry

@@ -17,16 +17,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from bundle.errors import InputError, explain
-from bundle.transforms import (
-    TEMPLATE,
-    AffineToMNI,
-    AffineToMNId,
-    ResampleToAtlasd,
-    VolumePreprocessing,
-    atlas_brain,
-    atlas_grid,
-)
-from bundle.transforms.mni_registration import RegistrationResult, find_failure, register_to_mni
+from bundle.mni import TEMPLATE, RegistrationResult, atlas_brain, atlas_grid, find_failure, register_to_mni
+from bundle.transforms import AffineToMNI, AffineToMNId, ResampleToAtlasd, VolumePreprocessing
 
 HEALTHY, STROKE = "t1_healthy", "t1_stroke/arc_sub-M2017_T1w_nomask.nii.gz"
 # Corners of a box about the brain, in MNI mm.

@@ -15,8 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bundle.checks import check_header
 from bundle.errors import InputError, explain
+from bundle.headers import check_header
 from bundle.transforms import VolumePreprocessing
 from bundle.volumes import VolumeInput, VolumePipeline
 from tests.conftest import ellipsoid

@@ -16,11 +16,11 @@ from bundle.volumes.picture import (
     Agreement,
     agreement,
     save_lesion_overview,
-    save_lesion_planes,
     save_lesion_slices,
     save_montage,
     save_volume_distribution,
 )
+from bundle.volumes.planes import save_lesion_planes
 
 COLOURS = {Agreement.HIT: "#009E73", Agreement.MISS: "#E69F00", Agreement.FALSE_ALARM: "#CC79A7"}
 OPACITY = 0.7

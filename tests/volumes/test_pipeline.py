@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.mni import RegistrationResult
 from bundle.options import SegmentOptions
 from bundle.transforms import VolumePreprocessing, registration
-from bundle.transforms.mni_registration import RegistrationResult
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.pipeline import VolumePipeline, VolumeResult
 from tests.volumes.conftest import WriteHead, find_bright

@@ -15,8 +15,8 @@ import torch
 
 from bundle.data.simulate import Head, simulate_case
 from bundle.files import bundle_root
+from bundle.mni import atlas_grid
 from bundle.networks import TSRLNet
-from bundle.transforms import atlas_grid
 
 ROOT = Path(bundle_root())
 CONFIGS = ROOT / "configs"

@@ -19,7 +19,7 @@ from nibabel.processing import resample_from_to
 from scipy import ndimage
 
 from bundle.data.simulate import Head, simulate_case
-from bundle.transforms import atlas_grid
+from bundle.mni import atlas_grid
 from bundle.weights import read_settings
 from tests.workflows.conftest import CONFIGS, FEATURES, ROOT, Run
 

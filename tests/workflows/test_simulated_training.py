@@ -17,7 +17,7 @@ from monai.data.meta_tensor import MetaTensor
 from bundle.data import SliceDataset
 from bundle.data.simulate import Head, simulate_case
 from bundle.data.simulate.parts import masks_of
-from bundle.transforms import TEMPLATE, atlas_grid
+from bundle.mni import TEMPLATE, atlas_grid
 from tests.workflows.conftest import COARSE, CONFIGS, Run, command
 
 pytestmark = pytest.mark.slow

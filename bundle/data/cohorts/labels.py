@@ -10,10 +10,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from bundle.checks import check_one_volume, check_same_grid
 from bundle.data.cohorts.cases import Case
 from bundle.errors import InputError, check_gzip, explain
 from bundle.files import replacing
+from bundle.headers import check_one_volume, check_same_grid
 
 __all__ = ["prepare_label"]
 

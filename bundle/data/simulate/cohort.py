@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from bundle.data.simulate.case import SimulatedCase
 from bundle.files import replacing, write_json
+from bundle.mni import atlas_grid
 from bundle.processes import begin_worker
-from bundle.transforms.atlas import atlas_grid
 
 __all__ = ["write_cases"]
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from bundle.data.simulate.fields import smooth_noise, warp
 from bundle.data.simulate.tissues import Tissue
 from bundle.errors import InputError, explain
-from bundle.transforms.atlas import atlas_grid
+from bundle.mni import atlas_grid
 
 __all__ = ["ATLAS_QUANTILES_ML", "LesionMasks", "draw_lesion", "draw_volume_ml", "fit_lesion"]
 

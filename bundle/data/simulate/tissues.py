@@ -24,8 +24,8 @@ from bundle.data.simulate.fields import smooth_noise
 from bundle.data.simulate.white_matter import white_matter_levels, white_matter_mode
 from bundle.errors import InputError, explain
 from bundle.files import replacing
+from bundle.mni import atlas_brain, atlas_grid
 from bundle.processes import begin_worker
-from bundle.transforms.atlas import atlas_brain, atlas_grid
 from bundle.transforms.intensity import NormalizeHeadIntensity
 from bundle.transforms.registration import AffineToMNI
 

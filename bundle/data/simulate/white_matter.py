@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from bundle.transforms.atlas import TEMPLATE, atlas_grid
+from bundle.mni import TEMPLATE, atlas_grid
 
 __all__ = ["white_matter_levels", "white_matter_mode"]
 

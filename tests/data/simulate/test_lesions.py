@@ -13,7 +13,7 @@ from bundle.data.simulate import ATLAS_QUANTILES_ML, Head, LesionMasks, draw_vol
 from bundle.data.simulate.lesions import draw_lesion, fit_lesion
 from bundle.data.simulate.tissues import Tissue
 from bundle.errors import InputError
-from bundle.transforms import atlas_grid
+from bundle.mni import atlas_grid
 from tests.conftest import WriteNifti, ellipsoid
 
 AT_2_MM = np.array([[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]], dtype=float)

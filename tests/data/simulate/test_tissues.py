@@ -13,7 +13,7 @@ from bundle.data.simulate import Head, Tissue, load_head, load_heads, tissues
 from bundle.data.simulate.fields import smooth_noise
 from bundle.data.simulate.white_matter import white_matter_levels, white_matter_mode
 from bundle.errors import InputError
-from bundle.transforms import atlas_brain
+from bundle.mni import atlas_brain
 from tests.conftest import WriteNifti
 
 ATLAS_SHAPE = (197, 233, 189)

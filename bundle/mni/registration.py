@@ -13,8 +13,7 @@ from nibabel.affines import apply_affine, from_matvec
 from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
-from bundle.transforms.atlas import load_template, on_mni_grid
-from bundle.transforms.enhanced_correlation import (
+from bundle.mni.enhanced_correlation import (
     AFFINE,
     CENTRE_MM,
     SIMILARITY,
@@ -26,7 +25,8 @@ from bundle.transforms.enhanced_correlation import (
     resample_to_world,
     sample,
 )
-from bundle.transforms.intensity import head_mask
+from bundle.mni.heads import head_mask
+from bundle.mni.template import load_template, on_mni_grid
 
 __all__ = ["RegistrationResult", "find_failure", "load_registration", "register_to_mni"]
 
@@ -62,7 +62,7 @@ class RegistrationResult(NamedTuple):
     failure: str = ""
     """Why the registration was not accepted; empty if it was."""
     seconds: float = 0.0
-    """Duration of the registration."""
+    """How long a caller waited for it."""
 
 
 def _clipped(volume: Volume) -> Volume:

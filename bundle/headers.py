@@ -1,0 +1,180 @@
+"""Checks of an image's header, the same for every kind of input; NumPy and nibabel are all they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.openers import ImageOpener
+from nibabel.spatialimages import SpatialImage
+
+from bundle.errors import InputError, explain
+
+__all__ = [
+    "check_header",
+    "check_invertible",
+    "check_one_volume",
+    "check_same_grid",
+    "check_slice_count",
+    "require",
+]
+
+_FEWEST_SLICES = 8
+_SAME_SIZE = 0.02  # readers differ in which of the two sizes they use
+_LEAST_UPRIGHT = 0.5  # volume of the parallelepiped of the axes; a gantry tilted by 30 degrees gives 0.87
+_THICKEST_MM = 6.0
+_SMALLEST_MM, _LARGEST_MM = 80.0, 512.0
+_MOST_VOXELS = 512 * 512 * 512
+_SAME_PLACE_MM = 1e-2
+
+
+def require(fine: bool | np.bool, sentence: str) -> None:
+    """Raise an InputError with a sentence unless something is as it must be."""
+    if not fine:
+        raise InputError(sentence)
+
+
+def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w volume") -> None:
+    """Check that an image is one volume with three axes; further axes must have length 1.
+
+    Args:
+        file: for the message.
+        shape: of the image, spatial axes first.
+        kind: what the image is, for the message.
+
+    Raises:
+        InputError: if it has fewer axes or several volumes.
+    """
+    axes = tuple(shape)
+    require(len(axes) >= 3 and min(axes[:3]) >= 2, f"{file} has shape {axes}: one 3D volume is expected.")
+    volumes = int(np.prod(axes[3:], dtype=np.int64))
+    require(volumes == 1, f"{file} holds {volumes} volumes ({len(axes)}D): one 3D {kind} is expected.")
+
+
+def check_slice_count(file: object, count: int) -> None:
+    """Check that an image, or a DICOM series, has enough slices for a head.
+
+    Raises:
+        InputError: if there are fewer than 8.
+    """
+    require(count >= _FEWEST_SLICES, f"{file} has {count} slices: a head of at least {_FEWEST_SLICES} is expected.")
+
+
+def check_invertible(file: str | Path, affine: np.ndarray) -> None:
+    """Check that an affine can be inverted.
+
+    Raises:
+        InputError: if it cannot, or has NaN or infinite values.
+    """
+    invertible = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
+    require(invertible, f"{file} has an affine that cannot be inverted: its header is damaged.")
+
+
+def check_same_grid(label_file: str | Path, label: SpatialImage, image_file: str | Path, image: SpatialImage) -> None:
+    """Check that a label is on the grid of its image.
+
+    Raises:
+        InputError: if their shapes differ, or their affines by more than 0.01 mm.
+    """
+    name, own, other = Path(image_file).name, label.shape[:3], image.shape[:3]
+    require(own == other, f"{label_file} is {own} and its image {name} {other}: they must have the same shape.")
+    aligned = np.allclose(label.affine, image.affine, atol=_SAME_PLACE_MM)
+    require(aligned, f"{label_file} is not aligned with its image {name}: their affines must be equal.")
+
+
+def _joined(sizes: np.ndarray) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
+
+
+def _load(file: Path) -> SpatialImage:
+    try:
+        require(file.stat().st_size > 0, f"{file} is empty (0 bytes): copy or export it again.")
+        image = nib.load(file)
+    except PermissionError as error:
+        raise InputError(f"{file} cannot be read: give this user read permission.") from error
+    except Exception as error:  # a damaged header can raise anything
+        raise InputError(explain(file, error)) from error
+    expected = "NIfTI in one file (.nii, .nii.gz) or MGH is expected."
+    known = isinstance(image, nib.Nifti1Image | nib.MGHImage)
+    reason = ", which does not say where left is" if isinstance(image, nib.AnalyzeImage) else ""
+    require(known, f"{file} is of the kind {type(image).__name__}{reason}: {expected}")
+    return image
+
+
+def _check_kind(file: Path, image: SpatialImage) -> None:
+    """Check that it is one volume with one real number per voxel."""
+    check_one_volume(file, image.shape)
+    kind = image.get_data_dtype()
+    require(kind.fields is None, f"{file} has colours (RGB): a T1w image with one number per voxel is expected.")
+    real = kind.kind in "iufb"
+    require(real, f"{file} has {kind.name} voxels: a T1w image of integers or real numbers is expected.")
+
+
+def _check_place(file: Path, image: SpatialImage) -> None:
+    """Check that voxel size and orientation are known and consistent."""
+    if isinstance(image, nib.Nifti1Image):
+        # From the file itself: nibabel changes sizes of 0 to 1 and of -2 to 2 when it loads a header.
+        with ImageOpener(file) as stream:
+            sizes = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
+        require(
+            np.isfinite(sizes).all() and (sizes > 0).all(),
+            f"{file} has voxels of {_joined(sizes)} mm: its header is damaged, sizes above 0 are expected.",
+        )
+        require(
+            image.header["sform_code"] > 0 or image.header["qform_code"] > 0,
+            f"{file} does not give its orientation (sform_code and qform_code are 0): left and right could be "
+            "swapped; convert it again from DICOM.",
+        )
+    check_invertible(file, image.affine)
+    sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
+    upright = abs(np.linalg.det(image.affine[:3, :3] / sizes_mm)) >= _LEAST_UPRIGHT
+    require(upright, f"{file} has axes that are far from right angles: its header is damaged.")
+    zooms = np.asarray(image.header.get_zooms()[:3])
+    require(
+        np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE),
+        f"{file} has voxels of {_joined(zooms)} mm by its pixdim and {_joined(sizes_mm)} mm by its affine: "
+        "one is wrong.",
+    )
+
+
+def _check_field_of_view(file: Path, image: SpatialImage) -> None:
+    """Check that the field of view and the slice thickness are those of a head."""
+    counts = np.asarray(image.shape[:3])
+    sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
+    check_slice_count(file, int(counts.min()))
+    thickest = sizes_mm.max()
+    require(
+        thickest <= _THICKEST_MM, f"{file} has slices of {thickest:g} mm: {_THICKEST_MM:g} mm or less are expected."
+    )
+    extents_mm = counts * sizes_mm
+    covers = f"{file} covers {_joined(extents_mm.round())} mm"
+    whole, single = extents_mm.min() >= _SMALLEST_MM, extents_mm.max() <= _LARGEST_MM
+    require(whole, f"{covers}: a whole brain, at least {_SMALLEST_MM:g} mm each way, is expected.")
+    require(single, f"{covers}: a single head, at most {_LARGEST_MM:g} mm each way, is expected.")
+    voxels = int(np.prod(counts, dtype=np.int64))
+    require(
+        voxels <= _MOST_VOXELS,
+        f"{file} has {voxels / 1e6:.0f} million voxels: at most {_MOST_VOXELS / 1e6:.0f} million are read; "
+        "resample it to 0.5 mm or more.",
+    )
+
+
+def check_header(file: str | Path, whole_head: bool = True) -> None:
+    """Check by its header that a file can be a T1w head; voxels are not read.
+
+    Args:
+        file: NIfTI or MGH.
+        whole_head: whether the field of view must be that of a head.
+
+    Raises:
+        InputError: if the file is missing, empty or not an image; is not one 3D volume of real numbers; has an invalid
+            or ambiguous voxel size, a singular affine, axes far from right angles or no orientation; has fewer than 8
+            slices, slices thicker than 6 mm, a field of view below 80 or above 512 mm, or more than 512 x 512 x 512
+            voxels.
+    """
+    path = Path(file)
+    image = _load(path)
+    for check in (_check_kind, _check_place, *([_check_field_of_view] if whole_head else [])):
+        check(path, image)
