@@ -60,5 +60,4 @@ def _registration(file: Path) -> RegistrationResult:
     image = nib.load(file)
     # The steps of VolumePreprocessing.
     voxels = air_to_zero(np.asanyarray(image.dataobj).astype(np.float32).reshape(image.shape[:3]))
-    ras = nib.as_closest_canonical(nib.Nifti1Image(voxels, image.affine))
-    return register_to_mni(np.asarray(ras.dataobj), ras.affine)
+    return register_to_mni(voxels, image.affine)

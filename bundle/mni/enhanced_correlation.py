@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from nibabel.affines import apply_affine, from_matvec
+from nibabel.affines import from_matvec
 from nibabel.spaces import vox2out_vox
 from scipy import ndimage
 
@@ -13,10 +13,9 @@ __all__ = [
     "AFFINE",
     "CENTRE_MM",
     "SIMILARITY",
-    "DifferentiableVolume",
+    "Interpolation",
     "Target",
     "Volume",
-    "differentiate",
     "normalise",
     "optimize",
     "resample_to_world",
@@ -25,7 +24,8 @@ __all__ = [
 
 CENTRE_MM = np.array([0.0, -18.0, 22.0])  # of the template's brain, the centre of rotation and scaling
 _RADIUS_MM = 70.0  # of the brain, so that a change of any parameter by 0.01 moves its edge by about 0.7 mm
-_ITERATIONS = 25
+_ITERATIONS = 50
+_FINER = 0.7  # of the spacing, to which voxels are pooled at most
 
 SIMILARITY = np.array(
     [
@@ -52,12 +52,23 @@ class Volume(NamedTuple):
     spacing_mm: float
 
 
+def _pooled(voxels: np.ndarray, affine: np.ndarray, spacing_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return means of neighbouring voxels as long as these stay finer than the spacing, which are quicker to smooth."""
+    sizes_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    factors = np.maximum(_FINER * spacing_mm / sizes_mm, 1).astype(int)
+    counts = np.array(voxels.shape) // factors
+    cut = voxels[tuple(slice(end) for end in counts * factors)]
+    means = cut.reshape(np.stack([counts, factors], axis=1).ravel()).mean(axis=(1, 3, 5), dtype=np.float32)
+    return means, affine @ from_matvec(np.diag(factors), (factors - 1) / 2)
+
+
 def resample_to_world(voxels: np.ndarray, affine: np.ndarray, spacing_mm: float) -> Volume:
     """Return an image smoothed to the spacing and resampled to voxels along the world's axes."""
+    shape, grid = vox2out_vox((voxels.shape, affine), [spacing_mm] * 3)
+    voxels, affine = _pooled(voxels, affine, spacing_mm)
     sizes_mm = np.linalg.norm(affine[:3, :3], axis=0)
     sigmas = np.sqrt(np.maximum((spacing_mm / 2) ** 2 - (sizes_mm / 2) ** 2, 0)) / sizes_mm
-    smooth = ndimage.gaussian_filter(voxels.astype(np.float32), sigmas, mode="nearest")
-    shape, grid = vox2out_vox((voxels.shape, affine), [spacing_mm] * 3)
+    smooth = ndimage.gaussian_filter(voxels, sigmas, mode="nearest")
     resampled = ndimage.affine_transform(smooth, np.linalg.inv(affine) @ grid, output_shape=shape, order=1)
     return Volume(resampled, grid[:3, 3], spacing_mm)
 
@@ -69,17 +80,48 @@ def sample(volume: Volume, points_mm: np.ndarray) -> np.ndarray:
     return values
 
 
-class DifferentiableVolume(NamedTuple):
-    """A volume and its derivatives along the world's axes, per mm."""
+class Interpolation:
+    """Trilinear values of a volume and their derivatives, from the same eight voxels about each point.
 
-    volume: Volume
-    gradient: tuple[Volume, Volume, Volume]
+    Args:
+        volume: 0 outside.
+    """
 
+    def __init__(self, volume: Volume) -> None:
+        padded = np.pad(volume.voxels.astype(np.float32), 1)
+        self._voxels, self._strides = padded.ravel(), (padded.shape[1] * padded.shape[2], padded.shape[2])
+        self._last = np.array(padded.shape, dtype=np.float32)[:, None] - 1.001
+        self._to_voxel = from_matvec(np.eye(3) / volume.spacing_mm, 1 - volume.origin_mm / volume.spacing_mm)
 
-def differentiate(volume: Volume) -> DifferentiableVolume:
-    """Return a volume with its derivatives."""
-    right, front, top = (volume._replace(voxels=along) for along in np.gradient(volume.voxels, volume.spacing_mm))
-    return DifferentiableVolume(volume, (right, front, top))
+    def __call__(self, to_volume: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Interpolate at transformed points.
+
+        Args:
+            to_volume: from the points to the volume's world, ``(4, 4)``.
+            points: ``(4, N)``, homogeneous, float32.
+
+        Returns:
+            values ``(N,)`` and their derivatives by the points ``(3, N)``.
+        """
+        matrix = (self._to_voxel @ to_volume)[:3].astype(np.float32)
+        at = np.clip(matrix @ points, 0, self._last)
+        whole = at.astype(np.int32)
+        x, y, z = at - whole
+        plane, row = self._strides
+        first = whole[0] * plane + whole[1] * row + whole[2]
+        lines, along_z = [], []
+        for shift in (0, row, plane, plane + row):
+            near = self._voxels.take(first + shift)
+            along_z.append(self._voxels.take(first + (shift + 1)) - near)
+            lines.append(near + along_z[-1] * z)
+        along_y = [lines[1] - lines[0], lines[3] - lines[2]]
+        planes = [lines[0] + along_y[0] * y, lines[2] + along_y[1] * y]
+        z_planes = [along_z[0] + (along_z[1] - along_z[0]) * y, along_z[2] + (along_z[3] - along_z[2]) * y]
+        along_x = planes[1] - planes[0]
+        gradient = np.stack(
+            [along_x, along_y[0] + (along_y[1] - along_y[0]) * x, z_planes[0] + (z_planes[1] - z_planes[0]) * x]
+        )
+        return planes[0] + along_x * x, matrix[:, :3].T @ gradient
 
 
 class Target(NamedTuple):
@@ -96,8 +138,14 @@ def normalise(values: np.ndarray) -> tuple[np.ndarray, float]:
     return centred / norm, norm
 
 
+def _moved(to_head: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """Return a transform to a head after a motion of the template, ``(3, 4)``."""
+    matrix = np.eye(3) + motion[:, :3]
+    return to_head @ from_matvec(matrix, _RADIUS_MM * motion[:, 3] + CENTRE_MM - matrix @ CENTRE_MM)
+
+
 def optimize(
-    head: DifferentiableVolume, target: Target, to_head: np.ndarray, basis: np.ndarray, tolerance_mm: float
+    head: Interpolation, target: Target, to_head: np.ndarray, basis: np.ndarray, tolerance_mm: float
 ) -> tuple[float, np.ndarray]:
     """Return the highest correlation near a start, and the transform from template to head that gives it.
 
@@ -111,29 +159,29 @@ def optimize(
         basis: the parameters that may change among the twelve of an affine transform, ``(12, M)``.
         tolerance_mm: a step that moves the brain's edge by less ends the search.
     """
-    points, wanted = target
-    places = np.concatenate([(points - CENTRE_MM) / _RADIUS_MM, np.ones((len(points), 1))], 1)
-    values, norm = normalise(sample(head.volume, apply_affine(to_head, points)))
+    wanted = target.values
+    points = np.concatenate([target.points_mm, np.ones((len(wanted), 1))], 1).T.astype(np.float32)
+    places = np.concatenate([(target.points_mm - CENTRE_MM) / _RADIUS_MM, np.ones((len(wanted), 1))], 1).T
+    places = places.astype(np.float32)
+    raw, gradient = head(to_head, points)
+    values, norm = normalise(raw)
     for _ in range(_ITERATIONS):
         correlation = values @ wanted
-        at = apply_affine(to_head, points)
-        gradient = np.stack([sample(along, at) for along in head.gradient], axis=1) @ to_head[:3, :3]
-        jacobian = (gradient[:, :, None] * places[:, None]).reshape(len(points), 12) * (_RADIUS_MM / norm) @ basis
-        jacobian -= jacobian.mean(axis=0)
-        explained, asked = jacobian.T @ values, jacobian.T @ wanted
-        solved = np.linalg.lstsq(jacobian.T @ jacobian, np.stack([explained, asked], axis=1))[0]
+        jacobian = basis.T @ (gradient[:, None] * places[None]).reshape(12, -1) * (_RADIUS_MM / norm)
+        jacobian -= jacobian.mean(axis=1, keepdims=True)
+        explained, asked = jacobian @ values, jacobian @ wanted
+        solved = np.linalg.lstsq(jacobian @ jacobian.T, np.stack([explained, asked], axis=1))[0]
         brightness = (1 - explained @ solved[:, 0]) / max(correlation - explained @ solved[:, 1], 0.02)
         motion = (basis @ (brightness * solved[:, 1] - solved[:, 0])).reshape(3, 4)
         for step in (1.0, 0.5, 0.25, 0.125):
-            matrix = np.eye(3) + step * motion[:, :3]
-            shift_mm = step * _RADIUS_MM * motion[:, 3] + CENTRE_MM - matrix @ CENTRE_MM
-            tried = to_head @ from_matvec(matrix, shift_mm)
-            tried_values, tried_norm = normalise(sample(head.volume, apply_affine(tried, points)))
+            tried = _moved(to_head, step * motion)
+            raw, tried_gradient = head(tried, points)
+            tried_values, tried_norm = normalise(raw)
             if tried_values @ wanted > correlation:
                 break
         else:
             break
-        to_head, values, norm = tried, tried_values, tried_norm
+        to_head, values, norm, gradient = tried, tried_values, tried_norm, tried_gradient
         if step * _RADIUS_MM * np.linalg.norm(motion) < tolerance_mm:
             break
     return float(values @ wanted), to_head

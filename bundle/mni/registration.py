@@ -8,6 +8,7 @@ from itertools import product
 from operator import itemgetter
 from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine, from_matvec
 from scipy import fft, ndimage
@@ -17,9 +18,9 @@ from bundle.mni.enhanced_correlation import (
     AFFINE,
     CENTRE_MM,
     SIMILARITY,
+    Interpolation,
     Target,
     Volume,
-    differentiate,
     normalise,
     optimize,
     resample_to_world,
@@ -190,7 +191,7 @@ def load_registration() -> None:
 
 def _place(equalised: Volume, rotations: Sequence[np.ndarray]) -> np.ndarray:
     """Return the affine from the template to a head; both are equalised, in which brain and scalp differ."""
-    head, fixed = differentiate(equalised), _fixed(_COARSE_MM)
+    head, fixed = Interpolation(equalised), _fixed(_COARSE_MM)
     sparse, whole = (_target(fixed, fixed.equalised, every) for every in (_SPARSE, 1))
     starts = _initial_transforms(equalised, rotations)[:_REFINED]
     refined = [optimize(head, sparse, start, SIMILARITY, 2.0) for start in starts]
@@ -202,7 +203,7 @@ def _refine(fine: Volume, to_head: np.ndarray) -> np.ndarray:
     """Return the affine at fine spacing: the folds find their place first, then the outline and what lies deep."""
     fixed = _fixed(_FINE_MM)
     for volume, template in ((_equalised(fine), fixed.equalised), (fine, fixed.plain)):
-        _, to_head = optimize(differentiate(volume), _target(fixed, template), to_head, AFFINE, 0.1)
+        _, to_head = optimize(Interpolation(volume), _target(fixed, template), to_head, AFFINE, 0.05)
     return to_head
 
 
@@ -216,7 +217,8 @@ def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResul
     Returns:
         the best registration, which :func:`find_failure` may reject; of similarity 0 for a volume that shows nothing.
     """
-    fine = _clipped(resample_to_world(voxels, affine, _FINE_MM))
+    ras = nib.as_closest_canonical(nib.Nifti1Image(voxels, affine))  # the same voxels are pooled in any orientation
+    fine = _clipped(resample_to_world(np.asarray(ras.dataobj), ras.affine, _FINE_MM))
     if not np.isfinite(fine.voxels).all() or fine.voxels.max() <= 0 or min(fine.voxels.shape) < _FEWEST_VOXELS:
         return RegistrationResult(np.eye(4), 0.0)
     if on_mni_grid(voxels.shape, affine):
