@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes with a thread each: with more, torch's threads wait for each other.
+TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino \
   test-dicom test-cluster test-panoptica test-label test-onnx test-deploy test-package test-container lint \
@@ -19,10 +21,10 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or label or onnx or deploy or package or container)"
+	$(TWO) -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or label or onnx or deploy or package or container)"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(TWO) -m slow
 
 test-browser: $(BIN)/.ready  ## the report and its views in Chromium, offline
 	$(BIN)/python -m pytest -m browser

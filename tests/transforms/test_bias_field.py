@@ -13,6 +13,8 @@ from monai.data.meta_tensor import MetaTensor
 from bundle.mni import TEMPLATE, head_mask
 from bundle.transforms import CorrectBiasField, CorrectBiasFieldd, VolumePreprocessing
 
+pytestmark = pytest.mark.slow  # ITK takes seconds to load
+
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 
 
@@ -36,7 +38,6 @@ def corrected(voxels: np.ndarray) -> np.ndarray:
     return result
 
 
-@pytest.mark.slow
 def test_a_known_field_is_removed(brain: np.ndarray, field: np.ndarray) -> None:
     inside = head_mask(brain) & (brain > np.percentile(brain, 60))
     left = np.log(corrected(brain * field)[inside] / corrected(brain)[inside])

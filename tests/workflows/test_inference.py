@@ -189,6 +189,7 @@ def result(folder: Path, name: str, postfix: str = "lesion") -> Path:
     return folder / re.sub(r"\.(nii\.gz|nii|mgz)$", f"_{postfix}.nii.gz", name)
 
 
+@pytest.mark.slow
 def test_each_image_has_a_mask_and_a_probability_in_its_subfolder_and_there_is_nothing_else(
     copies: tuple[Path, Path],
 ) -> None:
@@ -196,6 +197,7 @@ def test_each_image_has_a_mask_and_a_probability_in_its_subfolder_and_there_is_n
     assert {file for file in copies[1].rglob("*") if file.is_file()} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_gives_the_same_lesion_on_its_own_grid(
     name: str, copies: tuple[Path, Path], orientations: tuple[Path, Path]
@@ -206,6 +208,7 @@ def test_a_copy_gives_the_same_lesion_on_its_own_grid(
     assert dice(voxels(mask), voxels(expected)) > COPIES[name][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COPIES)
 def test_the_mask_is_the_probability_from_the_threshold_on(name: str, copies: tuple[Path, Path]) -> None:
     probability, mask = nib.load(result(copies[1], name, "probability")), nib.load(result(copies[1], name))
@@ -219,6 +222,7 @@ def test_the_mask_is_the_probability_from_the_threshold_on(name: str, copies: tu
     assert np.array_equal(values >= threshold, voxels(mask) == 1)
 
 
+@pytest.mark.slow
 def test_the_same_image_twice_gives_the_same_bytes(copies: tuple[Path, Path]) -> None:
     for postfix in ("lesion", "probability"):
         first, second = (
@@ -228,6 +232,7 @@ def test_the_same_image_twice_gives_the_same_bytes(copies: tuple[Path, Path]) ->
         assert first.tobytes() == second.tobytes()
 
 
+@pytest.mark.slow
 def test_a_mirrored_pass_changes_the_probability_and_not_the_grid(copies: tuple[Path, Path], tmp_path: Path) -> None:
     """One file as the data set; its results are in the output folder itself."""
     name = "session_1/brain.nii.gz"
@@ -242,6 +247,7 @@ def test_a_mirrored_pass_changes_the_probability_and_not_the_grid(copies: tuple[
     assert dice(voxels(nib.load(tmp_path / "brain_lesion.nii.gz")), voxels(nib.load(result(copies[1], name)))) > 0.8
 
 
+@pytest.mark.slow
 def test_a_head_that_lies_askew_far_from_the_origin_is_registered_and_gives_the_same_lesion(
     template_head: Head, tmp_path: Path
 ) -> None:
