@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -10,10 +11,16 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import convert_to_dst_type
+from nibabel.affines import apply_affine
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import SpatialImage
 
+from bundle.code_maps import is_code_map
 from bundle.errors import InputError, check_gzip, explain
+from bundle.files import IMAGE_SUFFIXES
+from bundle.headers import SAME_SIZE, load_image, may_scale
+from bundle.lesions import lesion_voxels
 
 __all__ = [
     "CheckLabeld",
@@ -24,10 +31,10 @@ __all__ = [
     "check_same_grid",
     "check_slice_count",
     "check_volume",
+    "open_image",
 ]
 
 _FEWEST_SLICES = 8
-_SAME_SIZE = 0.02  # readers differ in which of the two sizes they use
 _LEAST_UPRIGHT = 0.5  # volume of the parallelepiped of the axes; a gantry tilted by 30 degrees gives 0.87
 _THICKEST_MM = 6.0
 _SMALLEST_MM, _LARGEST_MM = 80.0, 512.0
@@ -42,13 +49,12 @@ def _require(fine: bool | np.bool, sentence: str) -> None:
         raise InputError(sentence)
 
 
-def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w volume") -> None:
+def check_one_volume(file: str | Path, shape: Sequence[int]) -> None:
     """Check that an image is one volume with three axes; further axes must have length 1.
 
     Args:
         file: for the message.
         shape: of the image, spatial axes first.
-        kind: what the image is, for the message.
 
     Raises:
         InputError: if it has fewer axes or several volumes.
@@ -56,7 +62,7 @@ def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w vo
     axes = tuple(shape)
     _require(len(axes) >= 3 and min(axes[:3]) >= 2, f"{file} has shape {axes}: one 3D volume is expected.")
     volumes = int(np.prod(axes[3:], dtype=np.int64))
-    _require(volumes == 1, f"{file} holds {volumes} volumes ({len(axes)}D): one 3D {kind} is expected.")
+    _require(volumes == 1, f"{file} holds {volumes} volumes ({len(axes)}D): one 3D volume is expected.")
 
 
 def check_slice_count(file: object, count: int) -> None:
@@ -82,12 +88,27 @@ def check_same_grid(label_file: str | Path, label: SpatialImage, image_file: str
     """Check that a label is on the grid of its image.
 
     Raises:
-        InputError: if their shapes differ, or their affines by more than 0.01 mm.
+        InputError: if their shapes differ, or the places of their corners by more than 0.01 mm.
     """
     name, own, other = Path(image_file).name, label.shape[:3], image.shape[:3]
+    distance_mm = np.inf
+    if own == other:
+        corners = np.array(list(product(*((0, extent - 1) for extent in own))))
+        places = (apply_affine(each.affine, corners) for each in (label, image))
+        distance_mm = float(np.linalg.norm(np.subtract(*places), axis=1).max())
+        if distance_mm <= _SAME_PLACE_MM:
+            return
+    stored, expected = ("".join(map(str, nib.aff2axcodes(each.affine))) for each in (label, image))
+    _require(
+        stored == expected,
+        f"{label_file} is stored as {stored} and its image {name} as {expected}: reorient one like the other, for "
+        "example with nibabel's as_closest_canonical.",
+    )
     _require(own == other, f"{label_file} is {own} and its image {name} {other}: they must have the same shape.")
-    aligned = np.allclose(label.affine, image.affine, atol=_SAME_PLACE_MM)
-    _require(aligned, f"{label_file} is not aligned with its image {name}: their affines must be equal.")
+    raise InputError(
+        f"{label_file} is not aligned with its image {name}, from which it is up to {distance_mm:.3g} mm away: "
+        "resample it to the grid of the image."
+    )
 
 
 def _joined(sizes: np.ndarray) -> str:
@@ -97,9 +118,7 @@ def _joined(sizes: np.ndarray) -> str:
 def _load(file: Path) -> SpatialImage:
     try:
         _require(file.stat().st_size > 0, f"{file} is empty (0 bytes): copy or export it again.")
-        image = nib.load(file)
-    except PermissionError as error:
-        raise InputError(f"{file} cannot be read: give this user read permission.") from error
+        image = load_image(file)
     except Exception as error:  # a damaged header can raise anything
         raise InputError(explain(file, error)) from error
     expected = "NIfTI in one file (.nii, .nii.gz) or MGH is expected."
@@ -113,9 +132,9 @@ def _check_kind(file: Path, image: SpatialImage) -> None:
     """Check that it is one volume with one real number per voxel."""
     check_one_volume(file, image.shape)
     kind = image.get_data_dtype()
-    _require(kind.fields is None, f"{file} has colours (RGB): a T1w image with one number per voxel is expected.")
+    _require(kind.fields is None, f"{file} has colours (RGB): an image with one number per voxel is expected.")
     real = kind.kind in "iufb"
-    _require(real, f"{file} has {kind.name} voxels: a T1w image of integers or real numbers is expected.")
+    _require(real, f"{file} has {kind.name} voxels: an image of integers or real numbers is expected.")
 
 
 def _check_place(file: Path, image: SpatialImage) -> None:
@@ -139,7 +158,7 @@ def _check_place(file: Path, image: SpatialImage) -> None:
     _require(upright, f"{file} has axes that are far from right angles: its header is damaged.")
     zooms = np.asarray(image.header.get_zooms()[:3])
     _require(
-        np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE),
+        may_scale(image) or np.allclose(zooms, sizes_mm, rtol=SAME_SIZE),
         f"{file} has voxels of {_joined(zooms)} mm by its pixdim and {_joined(sizes_mm)} mm by its affine: "
         "one is wrong.",
     )
@@ -167,12 +186,11 @@ def _check_field_of_view(file: Path, image: SpatialImage) -> None:
     )
 
 
-def check_header(file: str | Path, whole_head: bool = True) -> None:
+def check_header(file: str | Path) -> None:
     """Check by its header that a file can be a T1w head; voxels are not read.
 
     Args:
         file: NIfTI or MGH.
-        whole_head: whether the field of view must be that of a head.
 
     Raises:
         InputError: if the file is missing, empty or not an image; is not one 3D volume of real numbers; has an invalid
@@ -182,8 +200,22 @@ def check_header(file: str | Path, whole_head: bool = True) -> None:
     """
     path = Path(file)
     image = _load(path)
-    for check in (_check_kind, _check_place, *([_check_field_of_view] if whole_head else [])):
+    for check in (_check_kind, _check_place, _check_field_of_view):
         check(path, image)
+
+
+def open_image(file: str | Path) -> SpatialImage:
+    """Return an image, its voxels not read, after all checks of its file but those of a head's field of view.
+
+    Raises:
+        InputError: if it is missing, damaged, or its header is refused, see :func:`check_header`.
+    """
+    path = Path(file)
+    image = _load(path)
+    check_gzip(path)
+    _check_kind(path, image)
+    _check_place(path, image)
+    return image
 
 
 def check_volume(volume: torch.Tensor, name: str) -> None:
@@ -194,7 +226,8 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
         name: the file, for the message.
 
     Raises:
-        InputError: if it is 2D, 4D, constant or CT, has NaN or infinite voxels, or a singular affine.
+        InputError: if it is 2D, 4D, constant, a mask, a map of codes or CT, has NaN or infinite voxels, or a singular
+            affine.
     """
     channels, *shape = volume.shape
     check_one_volume(name, shape if channels == 1 else [*shape, channels])
@@ -204,6 +237,8 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
     _require(lowest < highest, f"{name} is constant (every voxel is {lowest:g}): it holds no image.")
     mask = bool(((volume == lowest) | (volume == highest)).all())
     _require(not mask, f"{name} has two values, {lowest:g} and {highest:g}: it is a mask, a T1w image is expected.")
+    codes = is_code_map(volume[0].numpy(force=True))
+    _require(not codes, f"{name} is a map of codes, as of tissues, or of very few levels: a T1w image is expected.")
     is_ct = float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR
     _require(not is_ct, f"{name} looks like CT (Hounsfield units, air at {lowest:g}): T1w is expected.")
     if isinstance(volume, MetaTensor):
@@ -220,45 +255,33 @@ class CheckVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """Return the data unchanged."""
         for key in self.key_iterator(dict(data)):
-            image, name = data[key], _name(data[key], key)
-            if _is_image_file(name):
-                check_gzip(name)
-                check_header(name, whole_head=False)
-            check_volume(image, name)
+            check_volume(data[key], _check_file(data[key], key))
         return dict(data)
 
 
 class CheckLabeld(MapTransform):
-    """Check of labels: finite whole numbers from 0, in files that are complete; the data do not change.
-
-    Every voxel above 0 is lesion.
+    """Check of labels in complete files, and their conversion to 0 and 1, see :func:`bundle.lesions.lesion_voxels`.
 
     Args:
         keys: the loaded labels to check.
 
     Raises:
-        InputError: if a label has other values, or its file is damaged.
+        InputError: if a label is not a mask, or its file is damaged.
     """
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """Return the data unchanged."""
+        """Return the data with labels of 0 and 1, float32."""
+        converted = dict(data)
         for key in self.key_iterator(dict(data)):
-            label, name = data[key], _name(data[key], key)
-            if _is_image_file(name):
-                check_gzip(name)
-            whole = torch.isfinite(label) & (label >= 0) & (label == label.round())
-            bad = label[~whole]
-            _require(
-                not bad.numel(),
-                f"{name} has {bad.numel()} voxels such as {float(bad[0]) if bad.numel() else 0:g}: a mask of 0 and 1 "
-                "is expected; threshold a probability at 0.5 first.",
-            )
-        return dict(data)
+            label = data[key]
+            lesion = lesion_voxels(label.numpy(force=True), _check_file(label, key))
+            converted[key] = convert_to_dst_type(lesion, label, dtype=torch.float32)[0]
+        return converted
 
 
-def _name(image: torch.Tensor, key: Hashable) -> str:
-    return str(image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key)
-
-
-def _is_image_file(name: str) -> bool:
-    return Path(name).is_file() and name.lower().endswith((".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".hdr"))
+def _check_file(image: torch.Tensor, key: Hashable) -> str:
+    """Return the name of an image for messages, after a check of the file that it is from."""
+    name = str(image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key)
+    if Path(name).is_file() and name.lower().endswith((*IMAGE_SUFFIXES, ".img", ".hdr")):
+        open_image(name)
+    return name

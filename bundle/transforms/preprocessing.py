@@ -23,6 +23,7 @@ from monai.transforms import (
 from monai.utils import ensure_tuple, look_up_option
 
 from bundle.checks import CheckLabeld, CheckVolumed
+from bundle.headers import HeaderReader
 from bundle.transforms.atlas import ResampleToAtlasd, atlas_brain
 from bundle.transforms.bias_field import CorrectBiasFieldd
 from bundle.transforms.intensity import AirToZerod, NormalizeHeadIntensityd
@@ -50,8 +51,8 @@ def _load(keys: Sequence[str]) -> LoadImaged:
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
-        # nibabel is first because it reads .mgz, for which MONAI would choose ITK; the other readers are tried next.
-        return LoadImaged(keys, reader="NibabelReader", image_only=True)
+        # Ours is first: it reads .mgz too, for which MONAI would choose ITK; the other readers are tried next.
+        return LoadImaged(keys, reader=HeaderReader, image_only=True)
 
 
 def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFailure) -> list[MapTransform]:
