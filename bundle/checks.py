@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import convert_to_dst_type
 
-from bundle.errors import check_gzip
-from bundle.headers import check_header, check_invertible, check_one_volume, require
+from bundle.code_maps import is_code_map
+from bundle.files import IMAGE_SUFFIXES
+from bundle.headers import check_invertible, check_one_volume, open_image, require
+from bundle.lesions import lesion_voxels
 
 __all__ = ["CheckLabeld", "CheckVolumed", "check_volume"]
 
@@ -26,7 +29,8 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
         name: the file, for the message.
 
     Raises:
-        InputError: if it is 2D, 4D, constant or CT, has NaN or infinite voxels, or a singular affine.
+        InputError: if it is 2D, 4D, constant, a mask, a map of codes or CT, has NaN or infinite voxels, or a singular
+            affine.
     """
     channels, *shape = volume.shape
     check_one_volume(name, shape if channels == 1 else [*shape, channels])
@@ -36,6 +40,8 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
     require(lowest < highest, f"{name} is constant (every voxel is {lowest:g}): it holds no image.")
     mask = bool(((volume == lowest) | (volume == highest)).all())
     require(not mask, f"{name} has two values, {lowest:g} and {highest:g}: it is a mask, a T1w image is expected.")
+    codes = is_code_map(volume[0].numpy(force=True))
+    require(not codes, f"{name} is a map of codes, as of tissues, or of very few levels: a T1w image is expected.")
     is_ct = float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR
     require(not is_ct, f"{name} looks like CT (Hounsfield units, air at {lowest:g}): T1w is expected.")
     if isinstance(volume, MetaTensor):
@@ -52,45 +58,33 @@ class CheckVolumed(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """Return the data unchanged."""
         for key in self.key_iterator(dict(data)):
-            image, name = data[key], _name(data[key], key)
-            if _is_image_file(name):
-                check_gzip(name)
-                check_header(name, whole_head=False)
-            check_volume(image, name)
+            check_volume(data[key], _check_file(data[key], key))
         return dict(data)
 
 
 class CheckLabeld(MapTransform):
-    """Check of labels: finite whole numbers from 0, in files that are complete; the data do not change.
-
-    Every voxel above 0 is lesion.
+    """Check of labels in complete files, and their conversion to 0 and 1, see :func:`bundle.lesions.lesion_voxels`.
 
     Args:
         keys: the loaded labels to check.
 
     Raises:
-        InputError: if a label has other values, or its file is damaged.
+        InputError: if a label is not a mask, or its file is damaged.
     """
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """Return the data unchanged."""
+        """Return the data with labels of 0 and 1, float32."""
+        converted = dict(data)
         for key in self.key_iterator(dict(data)):
-            label, name = data[key], _name(data[key], key)
-            if _is_image_file(name):
-                check_gzip(name)
-            whole = torch.isfinite(label) & (label >= 0) & (label == label.round())
-            bad = label[~whole]
-            require(
-                not bad.numel(),
-                f"{name} has {bad.numel()} voxels such as {float(bad[0]) if bad.numel() else 0:g}: a mask of 0 and 1 "
-                "is expected; threshold a probability at 0.5 first.",
-            )
-        return dict(data)
+            label = data[key]
+            lesion = lesion_voxels(label.numpy(force=True), _check_file(label, key))
+            converted[key] = convert_to_dst_type(lesion, label, dtype=torch.float32)[0]
+        return converted
 
 
-def _name(image: torch.Tensor, key: Hashable) -> str:
-    return str(image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key)
-
-
-def _is_image_file(name: str) -> bool:
-    return Path(name).is_file() and name.lower().endswith((".nii", ".nii.gz", ".mgz", ".mgh", ".img", ".hdr"))
+def _check_file(image: torch.Tensor, key: Hashable) -> str:
+    """Return the name of an image for messages, after a check of the file that it is from."""
+    name = str(image.meta.get("filename_or_obj", key) if isinstance(image, MetaTensor) else key)
+    if Path(name).is_file() and name.lower().endswith((*IMAGE_SUFFIXES, ".img", ".hdr")):
+        open_image(name)
+    return name

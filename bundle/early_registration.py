@@ -50,14 +50,14 @@ def _register(file: Path, sender: Connection) -> None:
 
 
 def _registration(file: Path) -> RegistrationResult:
-    import nibabel as nib
     import numpy as np
 
     from bundle.headers import check_header
     from bundle.mni import air_to_zero, register_to_mni
+    from bundle.nifti import load_image
 
     check_header(file)
-    image = nib.load(file)
+    image = load_image(file)
     # The steps of VolumePreprocessing.
     voxels = air_to_zero(np.asanyarray(image.dataobj).astype(np.float32).reshape(image.shape[:3]))
     return register_to_mni(voxels, image.affine)

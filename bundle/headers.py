@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import SpatialImage
 
-from bundle.errors import InputError, explain
+from bundle.errors import InputError, check_gzip, explain
+from bundle.nifti import SAME_SIZE, load_image, may_scale
 
 __all__ = [
     "check_header",
@@ -18,11 +21,11 @@ __all__ = [
     "check_one_volume",
     "check_same_grid",
     "check_slice_count",
+    "open_image",
     "require",
 ]
 
 _FEWEST_SLICES = 8
-_SAME_SIZE = 0.02  # readers differ in which of the two sizes they use
 _LEAST_UPRIGHT = 0.5  # volume of the parallelepiped of the axes; a gantry tilted by 30 degrees gives 0.87
 _THICKEST_MM = 6.0
 _SMALLEST_MM, _LARGEST_MM = 80.0, 512.0
@@ -36,13 +39,12 @@ def require(fine: bool | np.bool, sentence: str) -> None:
         raise InputError(sentence)
 
 
-def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w volume") -> None:
+def check_one_volume(file: str | Path, shape: Sequence[int]) -> None:
     """Check that an image is one volume with three axes; further axes must have length 1.
 
     Args:
         file: for the message.
         shape: of the image, spatial axes first.
-        kind: what the image is, for the message.
 
     Raises:
         InputError: if it has fewer axes or several volumes.
@@ -50,7 +52,7 @@ def check_one_volume(file: str | Path, shape: Sequence[int], kind: str = "T1w vo
     axes = tuple(shape)
     require(len(axes) >= 3 and min(axes[:3]) >= 2, f"{file} has shape {axes}: one 3D volume is expected.")
     volumes = int(np.prod(axes[3:], dtype=np.int64))
-    require(volumes == 1, f"{file} holds {volumes} volumes ({len(axes)}D): one 3D {kind} is expected.")
+    require(volumes == 1, f"{file} holds {volumes} volumes ({len(axes)}D): one 3D volume is expected.")
 
 
 def check_slice_count(file: object, count: int) -> None:
@@ -76,12 +78,27 @@ def check_same_grid(label_file: str | Path, label: SpatialImage, image_file: str
     """Check that a label is on the grid of its image.
 
     Raises:
-        InputError: if their shapes differ, or their affines by more than 0.01 mm.
+        InputError: if their shapes differ, or the places of their corners by more than 0.01 mm.
     """
     name, own, other = Path(image_file).name, label.shape[:3], image.shape[:3]
+    distance_mm = np.inf
+    if own == other:
+        corners = np.array(list(product(*((0, extent - 1) for extent in own))))
+        places = (apply_affine(each.affine, corners) for each in (label, image))
+        distance_mm = float(np.linalg.norm(np.subtract(*places), axis=1).max())
+        if distance_mm <= _SAME_PLACE_MM:
+            return
+    stored, expected = ("".join(map(str, nib.aff2axcodes(each.affine))) for each in (label, image))
+    require(
+        stored == expected,
+        f"{label_file} is stored as {stored} and its image {name} as {expected}: reorient one like the other, for "
+        "example with nibabel's as_closest_canonical.",
+    )
     require(own == other, f"{label_file} is {own} and its image {name} {other}: they must have the same shape.")
-    aligned = np.allclose(label.affine, image.affine, atol=_SAME_PLACE_MM)
-    require(aligned, f"{label_file} is not aligned with its image {name}: their affines must be equal.")
+    raise InputError(
+        f"{label_file} is not aligned with its image {name}, from which it is up to {distance_mm:.3g} mm away: "
+        "resample it to the grid of the image."
+    )
 
 
 def _joined(sizes: np.ndarray) -> str:
@@ -91,9 +108,7 @@ def _joined(sizes: np.ndarray) -> str:
 def _load(file: Path) -> SpatialImage:
     try:
         require(file.stat().st_size > 0, f"{file} is empty (0 bytes): copy or export it again.")
-        image = nib.load(file)
-    except PermissionError as error:
-        raise InputError(f"{file} cannot be read: give this user read permission.") from error
+        image = load_image(file)
     except Exception as error:  # a damaged header can raise anything
         raise InputError(explain(file, error)) from error
     expected = "NIfTI in one file (.nii, .nii.gz) or MGH is expected."
@@ -107,9 +122,9 @@ def _check_kind(file: Path, image: SpatialImage) -> None:
     """Check that it is one volume with one real number per voxel."""
     check_one_volume(file, image.shape)
     kind = image.get_data_dtype()
-    require(kind.fields is None, f"{file} has colours (RGB): a T1w image with one number per voxel is expected.")
+    require(kind.fields is None, f"{file} has colours (RGB): an image with one number per voxel is expected.")
     real = kind.kind in "iufb"
-    require(real, f"{file} has {kind.name} voxels: a T1w image of integers or real numbers is expected.")
+    require(real, f"{file} has {kind.name} voxels: an image of integers or real numbers is expected.")
 
 
 def _check_place(file: Path, image: SpatialImage) -> None:
@@ -133,7 +148,7 @@ def _check_place(file: Path, image: SpatialImage) -> None:
     require(upright, f"{file} has axes that are far from right angles: its header is damaged.")
     zooms = np.asarray(image.header.get_zooms()[:3])
     require(
-        np.allclose(zooms, sizes_mm, rtol=_SAME_SIZE),
+        may_scale(image) or np.allclose(zooms, sizes_mm, rtol=SAME_SIZE),
         f"{file} has voxels of {_joined(zooms)} mm by its pixdim and {_joined(sizes_mm)} mm by its affine: "
         "one is wrong.",
     )
@@ -161,12 +176,11 @@ def _check_field_of_view(file: Path, image: SpatialImage) -> None:
     )
 
 
-def check_header(file: str | Path, whole_head: bool = True) -> None:
+def check_header(file: str | Path) -> None:
     """Check by its header that a file can be a T1w head; voxels are not read.
 
     Args:
         file: NIfTI or MGH.
-        whole_head: whether the field of view must be that of a head.
 
     Raises:
         InputError: if the file is missing, empty or not an image; is not one 3D volume of real numbers; has an invalid
@@ -176,5 +190,19 @@ def check_header(file: str | Path, whole_head: bool = True) -> None:
     """
     path = Path(file)
     image = _load(path)
-    for check in (_check_kind, _check_place, *([_check_field_of_view] if whole_head else [])):
+    for check in (_check_kind, _check_place, _check_field_of_view):
         check(path, image)
+
+
+def open_image(file: str | Path) -> SpatialImage:
+    """Return an image, its voxels not read, after all checks of its file but those of a head's field of view.
+
+    Raises:
+        InputError: if it is missing, damaged, or its header is refused, see :func:`check_header`.
+    """
+    path = Path(file)
+    image = _load(path)
+    check_gzip(path)
+    _check_kind(path, image)
+    _check_place(path, image)
+    return image

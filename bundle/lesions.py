@@ -1,11 +1,49 @@
-"""Connected components of a mask; voxels that touch by a face, an edge or a corner are one component."""
+"""What is lesion in a label, and the connected components of a mask.
+
+Voxels that touch by a face, an edge or a corner are one component.
+"""
 
 from __future__ import annotations
+
+import logging
 
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["bounding_box", "components", "remove_small_components", "voxel_ml"]
+from bundle.errors import InputError
+
+__all__ = ["bounding_box", "components", "lesion_voxels", "remove_small_components", "voxel_ml"]
+
+_ROUNDED = 1e-3  # a stored scaling makes 254.9999 of 255
+_log = logging.getLogger(__name__)
+
+
+def lesion_voxels(label: np.ndarray, name: object) -> np.ndarray:
+    """Return where a label is lesion, as booleans of its shape: the same for training, evaluation and simulation.
+
+    Every whole number above 0 is lesion; where there are several, they are named in a warning.
+
+    Args:
+        label: its voxels.
+        name: the file, for the message.
+
+    Raises:
+        InputError: if a voxel is below 0, between whole numbers or NaN.
+    """
+    if label.dtype.kind not in "biuf":
+        raise InputError(f"{name} has {label.dtype.name} voxels: a mask of 0 and 1 is expected.")
+    lesion = label > 0.5
+    if label.dtype.kind in "if":
+        bad = label[~((np.abs(label - np.round(label)) <= _ROUNDED) & (label > -0.5))]
+        if bad.size:
+            raise InputError(
+                f"{name} has {bad.size} voxels such as {float(bad[0]):g}: a mask of 0 and 1 is expected; threshold a "
+                "probability at 0.5 first."
+            )
+    if len(values := np.unique(np.round(label[lesion]))) > 1:
+        shown = ", ".join(f"{value:g}" for value in values[:6]) + (" ..." if len(values) > 6 else "")
+        _log.warning("%s has the values %s besides 0: all of them are taken for lesion.", name, shown)
+    return lesion
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, int]:

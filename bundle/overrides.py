@@ -11,6 +11,7 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any
 
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.bundle.reference_resolver import ReferenceResolver
@@ -21,6 +22,7 @@ __all__ = ["check_command_line", "check_overrides"]
 
 _MONAIS_OWN = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters} - {"override"}
 _OF_TRACKING = {"experiment_name", "run_name", "save_execute_config", "tracking_uri"}
+_PATHS = re.compile(r"\w+_(dir|path)|datalist|finetune|heads|heads_cache|masks|simulation_split")
 _RENAMED = {"finetune_partly": "finetune_strict", "slice_size": "box_mm"}
 
 
@@ -31,7 +33,7 @@ def check_command_line(argv: Sequence[str]) -> None:
         argv: the words of the command line.
 
     Raises:
-        InputError: when an override is not in the configs.
+        InputError: when an override is not in the configs, or MONAI reads a path as a number.
     """
     if Path(argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
         return
@@ -43,6 +45,9 @@ def check_command_line(argv: Sequence[str]) -> None:
         files = ast.literal_eval(files)
     parser = ConfigParser()
     parser.read_config(files)
+    for name, text in options.items():
+        if _PATHS.fullmatch(name) and isinstance(value := DefaultParseValue(str(text)), int | float):  # True is an int
+            raise InputError(f"--{name} {text} is not read as a path, but as {value!r}: write ./{text}.")
     own = _MONAIS_OWN | _OF_TRACKING if "tracking" in options else _MONAIS_OWN
     check_overrides([name for name in options if name not in own], parser.config)
 

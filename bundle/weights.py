@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -13,8 +12,8 @@ from typing import Any, get_args
 
 import torch
 
-from bundle.errors import InputError
-from bundle.files import write_json
+from bundle.errors import InputError, missing_content
+from bundle.files import read_json, write_json
 from bundle.transforms.preprocessing import Box, Space
 from bundle.transforms.slices import Plane
 
@@ -135,11 +134,11 @@ def read_settings(weights: str | Path) -> WeightsSettings:
     file = _settings_file(weights)
     unusable = f"{weights} cannot be used: {file}, which describes how its images were prepared,"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # neither text nor JSON is a ValueError
+        content = read_json(file)
+    except InputError as error:
         if not Path(weights).exists():
             raise missing_weights(weights) from error
-        raise InputError(f"{unusable} is missing or damaged.") from error
+        raise InputError(f"{unusable} is missing or damaged: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{unusable} must hold {', '.join(_REQUIRED)}.")
     settings = _from_earlier_versions(content)
@@ -233,11 +232,14 @@ def load_ensemble(
 
 
 def missing_weights(path: str | Path) -> InputError:
-    """Return the error for a file that does not exist."""
-    return InputError(f"{path} does not exist: weights or a checkpoint of an earlier run are expected.")
+    """Return the error for a file that does not exist, or whose content is not there."""
+    sentence = missing_content(path).removesuffix(".") or f"{path} is not a file"
+    return InputError(f"{sentence}: weights or a checkpoint of an earlier run are expected.")
 
 
 def unfit_weights(path: str | Path, error: Exception) -> InputError:
     """Return the error for a file that torch cannot load into a network, with the first line of torch's error."""
+    if sentence := missing_content(path):
+        return InputError(sentence)
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return InputError(f"{path} could not be loaded into this network: {reason}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from bundle.errors import InputError
-from bundle.files import write_json
+from bundle.files import read_json, write_json
 from scripts.command import run_command
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def _check_unchanged(file: Path, planned: dict[str, Any]) -> None:
         return
     wanted = planned | {section: [case.name for case in planned[section]] for section in _SECTIONS}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         found |= {section: [item["case"] for item in found[section]] for section in _SECTIONS}
     except (ValueError, TypeError, KeyError):
         found = {}

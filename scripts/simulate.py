@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.errors import InputError
-from bundle.files import write_json
+from bundle.files import read_json, write_json
 from scripts.command import run_command
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def _is_begun(settings: Mapping[str, Any], file: Path) -> bool:
     """
     if not file.exists():
         return False
-    earlier = json.loads(file.read_text(encoding="utf-8"))
+    earlier = read_json(file)
     if changed := [name for name, value in settings.items() if earlier.get(name, value) != value]:
         raise InputError(
             f"{file.parent} holds simulated cases of seed {earlier['seed']} with other {', '.join(changed)}: choose "

@@ -42,9 +42,16 @@ def _head() -> np.ndarray:
 
 
 @pytest.fixture
-def head() -> np.ndarray:
+def even_head() -> np.ndarray:
     """A T1w-like head at 2 mm in RAS, (88, 108, 100), off-centre; the brain's centre is voxel (40, 52, 58)."""
     return _head().copy()
+
+
+@pytest.fixture
+def head(even_head: np.ndarray) -> np.ndarray:
+    """The same with a texture: even areas are refused as a map of tissue codes."""
+    texture = np.random.default_rng(0).integers(-2, 3, even_head.shape)
+    return np.where(even_head > 0, even_head + texture, 0).astype(np.float32)
 
 
 @pytest.fixture

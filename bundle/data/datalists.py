@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from monai.data import load_decathlon_datalist, partition_dataset
+from monai.data import partition_dataset
 
 from bundle.bids import find_subject
-from bundle.errors import InputError, explain
-from bundle.files import IMAGE_SUFFIXES, images_below, stem
-from bundle.headers import check_same_grid
+from bundle.errors import InputError, explain, missing_content
+from bundle.files import IMAGE_SUFFIXES, check_readable, images_below, read_json, refuse_no_image, stem
+from bundle.headers import check_same_grid, open_image
+from bundle.lesions import lesion_voxels
 
 __all__ = ["check_datalist", "find_images", "load_datalist", "split_datalist"]
 
 
 def find_images(source: str | Path | Sequence[str | Path], outside: str | Path | None = None) -> list[str]:
-    """Return the images in a folder and its subfolders, sorted, or the one image.
+    """Return the images in a folder and its subfolders, sorted, or the one image, as :func:`images_below` finds them.
 
     Args:
         source: a folder or an image, or several of them.
@@ -33,13 +34,13 @@ def find_images(source: str | Path | Sequence[str | Path], outside: str | Path |
     if not isinstance(source, str | Path):
         return [file for one in source for file in find_images(one, outside)]
     path = Path(source)
-    if not path.exists():
-        raise InputError(f"{path} does not exist: a folder of T1w images ({', '.join(IMAGE_SUFFIXES)}) is expected.")
-    if path.is_file():
+    if not path.is_dir():
+        if sentence := missing_content(path):
+            expected = f"a folder of T1w images ({', '.join(IMAGE_SUFFIXES)}) is expected."
+            raise InputError(f"{sentence.removesuffix('.')}: {expected}" if not path.exists() else sentence)
         return [str(path)]
-    found = sorted(file for file in images_below(path, None if outside is None else Path(outside)) if file.is_file())
-    if not found:
-        raise InputError(f"{path} holds no image: files ending in {', '.join(IMAGE_SUFFIXES)} are expected.")
+    if not (found := sorted(images_below(path, None if outside is None else Path(outside)))):
+        raise refuse_no_image(path, outside, f"files ending in {', '.join(IMAGE_SUFFIXES)}")
     names = Counter(file.parent / stem(file) for file in found)
     if doubled := [str(name) for name, count in names.items() if count > 1]:
         raise InputError(f"{doubled[0]} exists with several suffixes: one image of that name is expected.")
@@ -49,14 +50,15 @@ def find_images(source: str | Path | Sequence[str | Path], outside: str | Path |
 def _from_folder(folder: Path) -> list[dict[str, str]]:
     """Return the pairs of ``images/`` and ``labels/`` by name; a label may end in _label, _lesion or _mask."""
     labels: dict[str, str] = {}
-    for file in find_images(folder / "labels"):
+    images, masks = find_images(folder / "images"), find_images(folder / "labels")
+    check_readable([Path(file) for file in (*images, *masks)])
+    for file in masks:
         name = stem(file)
         for ending in ("_label", "_lesion", "_mask"):
             name = name.removesuffix(ending)
         if name in labels:
             raise InputError(f"{labels[name]} and {file} are both labels of {name}: one label per image is expected.")
         labels[name] = file
-    images = find_images(folder / "images")
     names = [stem(file) for file in images]
     lonely = sorted(set(names) - set(labels)) + sorted(set(labels) - set(names))
     if lonely:
@@ -84,34 +86,40 @@ def load_datalist(source: str | Path, key: str = "training", base_dir: str | Pat
     if path.is_dir():
         return _from_folder(path)
     try:
-        sections = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a datalist in JSON: {error}.") from error
+        sections = read_json(path)
+    except InputError as error:
+        raise InputError(str(error).replace("is not JSON", "is not a datalist in JSON")) from error
     if not isinstance(sections, dict) or not sections.get(key):
         present = ", ".join(sections) if isinstance(sections, dict) else "none"
         raise InputError(f"{path} has no cases under {key!r}; its sections are: {present}.")
-    try:
-        items: list[dict] = load_decathlon_datalist(path, data_list_key=key, base_dir=base_dir or path.parent)
-    except TypeError as error:  # of MONAI, for anything but a list of dictionaries
-        raise InputError(f'{path}: {key!r} must be a list of cases like {{"image": file, "label": file}}.') from error
-    return items
+    cases, folder = sections[key], Path(path.parent if base_dir is None else base_dir)
+    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
+        raise InputError(f'{path}: {key!r} must be a list of cases like {{"image": file, "label": file}}.')
+    for number, case in enumerate(cases, start=1):
+        for part in ("image", "label"):
+            if part in case and not (isinstance(case[part], str) and case[part].strip()):
+                raise InputError(
+                    f"{path}: case {number} of {key!r} has {json.dumps(case[part])} as its {part}: the path of one "
+                    "file is expected."
+                )
+    return [
+        {**case, **{part: os.path.normpath(folder / case[part]) for part in ("image", "label") if part in case}}
+        for case in cases
+    ]
 
 
 def _problems(item: dict, allow_empty_labels: bool) -> str | None:
     """Return a sentence on what is wrong with a case, or None."""
-    missing = [str(item[key]) for key in ("image", "label") if not Path(item[key]).exists()]
+    missing = [sentence for key in ("image", "label") if (sentence := missing_content(item[key]))]
     if missing:
-        return f"{' and '.join(missing)} does not exist."
-    file = item["image"]
+        return " ".join(missing)
     try:
-        image = nib.load(file)
-        file = item["label"]
-        label = nib.load(file)
-        voxels = np.asanyarray(label.dataobj)
-        check_same_grid(file, label, item["image"], image)
+        image, label = open_image(item["image"]), open_image(item["label"])
+        check_same_grid(item["label"], label, item["image"], image)
+        lesion = lesion_voxels(np.asanyarray(label.dataobj), item["label"])
     except Exception as error:  # whatever a damaged file makes a reader raise
-        return explain(file, error)
-    if not allow_empty_labels and not voxels.any():
+        return explain(item["image"], error, item["label"])
+    if not allow_empty_labels and not lesion.any():
         return f"{item['label']} has no lesion voxel: set allow_empty_labels if that is intended."
     return None
 

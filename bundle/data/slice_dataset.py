@@ -97,7 +97,7 @@ class SliceDataset(Dataset):
         try:
             file = self.cache_dir / f"{self._key(item)}.pt"
         except OSError as error:
-            raise InputError(explain(item["image"], error)) from error
+            raise InputError(explain(item["image"], error, item["label"])) from error
         if not file.exists():
             with replacing(file) as unfinished:
                 torch.save(self._read(item), unfinished)
@@ -112,7 +112,7 @@ class SliceDataset(Dataset):
         try:
             loaded = self.transform(dict(item))
         except Exception as error:  # whatever a damaged file makes a reader raise
-            raise InputError(explain(item["image"], error)) from error
+            raise InputError(explain(item["image"], error, item["label"])) from error
         return slices_of(loaded["image"], loaded["label"], self.offsets, self.plane)
 
 

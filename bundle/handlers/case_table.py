@@ -85,8 +85,7 @@ class CaseTable:
         ]
         write_atomically(_csv(sizes, ["case", *Lesion._fields]), self.output_dir / "lesions.csv")
         summary = summarize([metrics for _, metrics, _ in named])
-        defined = {name: None if value != value else value for name, value in summary.items()}
-        write_json({**self._weights(), **defined}, self.output_dir / "summary.json")
+        write_json({**self._weights(), **summary}, self.output_dir / "summary.json")
         _log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
 
     def _weights(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from bundle.mni import atlas_brain
 from bundle.transforms.atlas import ResampleToAtlasd
 from bundle.transforms.bias_field import CorrectBiasFieldd
 from bundle.transforms.intensity import AirToZerod, NormalizeHeadIntensityd
+from bundle.transforms.reader import HeaderReader
 from bundle.transforms.registration import AffineToMNId, OnFailure
 from bundle.transforms.spatial import BrainBoxd
 
@@ -51,8 +52,8 @@ def _load(keys: Sequence[str]) -> LoadImaged:
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "NvImgCodecPydicomReader")
-        # nibabel is first because it reads .mgz, for which MONAI would choose ITK; the other readers are tried next.
-        return LoadImaged(keys, reader="NibabelReader", image_only=True)
+        # Ours is first: it reads .mgz too, for which MONAI would choose ITK; the other readers are tried next.
+        return LoadImaged(keys, reader=HeaderReader, image_only=True)
 
 
 def _grid(keys: Sequence[str], space: Space, spacing_mm: float, on_failure: OnFailure) -> list[MapTransform]:

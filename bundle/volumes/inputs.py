@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bundle.bids import parse_name
-from bundle.errors import InputError
-from bundle.files import IMAGE_SUFFIXES, images_below, stem
+from bundle.errors import InputError, missing_content
+from bundle.files import IMAGE_SUFFIXES, images_below, refuse_no_image, stem
 from bundle.volumes.lesion_table import VolumeLesion
 
 __all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes", "take_shard"]
@@ -118,7 +118,7 @@ class VolumeInput:
 def _in_bids(folder: Path, outside: Path) -> list[Path]:
     """Find the T1w images of the subjects, without derivatives and source data."""
     found = (file for subject in sorted(folder.glob("sub-*")) for file in images_below(subject, outside))
-    return [file for file in found if parse_name(file).is_t1w]
+    return [file for file in found if parse_name(file).is_t1w or not file.name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def _in_list(file: Path) -> list[Path]:
@@ -126,11 +126,13 @@ def _in_list(file: Path) -> list[Path]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not a text file of paths: {error}.") from error
+        reason = missing_content(file) or f"{file} is not a text file of paths in UTF-8: {error}."
+        raise InputError(reason) from error
     if file.suffix.lower() == ".txt":
         entries = [line.strip() for line in text.splitlines()]
     else:
-        table = csv.DictReader(text.splitlines(), delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+        header = text.partition("\n")[0]  # Excel separates by what the computer's language has
+        table = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count))
         column = next((name for name in table.fieldnames or () if name.strip().lower() in _COLUMNS), None)
         if column is None:
             raise InputError(f"{file} has no column of paths: one called {', '.join(_COLUMNS)} is expected.")
@@ -160,10 +162,16 @@ def _names(files: list[Path], base: Path) -> Iterator[str]:
         yield path
 
 
-def _matching(pattern: str) -> tuple[list[Path], Path]:
+def _matching(pattern: str, outside: Path) -> tuple[list[Path], Path]:
     """Return the files that match, sorted, and the folder of the pattern before its first wildcard."""
     base = next(folder for folder in Path(pattern).parents if not _WILD.search(str(folder)))
-    return sorted(file for file in base.glob(str(Path(pattern).relative_to(base))) if file.is_file()), base
+    found = base.glob(str(Path(pattern).relative_to(base)))
+    return sorted(file for file in found if not file.is_dir() and not _is_result(file, outside)), base
+
+
+def _is_result(file: Path, output: Path) -> bool:
+    """Return whether a file is a result of ours, by its folder and name."""
+    return "_label-L_desc-" in file.name and file.resolve().is_relative_to(output)
 
 
 def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = False) -> list[VolumeInput]:
@@ -182,21 +190,21 @@ def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = Fal
     path, outside = Path(source), Path(output).resolve()
     if path.is_dir():
         base, bids = path, (path / "dataset_description.json").exists()
-        files = _in_bids(path, outside) if bids else list(images_below(path, outside))
+        files = _in_bids(path, outside) if bids else images_below(path, outside)
         expected = "T1w images named sub-<label>..._T1w" if bids else f"files ending in {', '.join(IMAGE_SUFFIXES)}"
     elif path.suffix.lower() in _LISTS and path.is_file():
         files, base, expected = _in_list(path), path.parent, "one path per line"
     elif path.is_file() or path.is_symlink():
         files, base, expected = [path], path.parent, "an image"
     elif _WILD.search(str(source)):
-        (files, base), expected = _matching(str(source)), "files that match the pattern"
+        (files, base), expected = _matching(str(source), outside), "files that match the pattern"
     else:
         raise InputError(
             f"{source} does not exist: a T1w image ({', '.join(IMAGE_SUFFIXES)}), a folder of them, a BIDS dataset, "
             f"a pattern such as 'scans/*.nii.gz', or a list ({', '.join(_LISTS)}) is expected."
         )
     if not files and not may_be_none:
-        raise InputError(f"{source} holds no image; expected: {expected}.")
+        raise refuse_no_image(source, outside, expected)
     # Absolute, not resolved: the name of a link counts, not that of its target.
     files = list(dict.fromkeys(Path(os.path.normpath(file.absolute())) for file in files))
     base = Path(os.path.normpath(base.absolute()))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.files import write_json
+from bundle.errors import InputError
+from bundle.files import read_json, write_json
 from bundle.volumes.inputs import VolumeInput
 
 __all__ = ["Ledger"]
@@ -91,8 +91,8 @@ class Ledger:
     def _read(self, volume: VolumeInput) -> dict[str, Any]:
         """Return the record on disk; an empty one if there is none that can be read."""
         try:
-            record = json.loads(self.path(volume).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            record = read_json(self.path(volume))
+        except InputError:
             return {}
         return record if isinstance(record, dict) and record.get("name") == volume.name else {}
 

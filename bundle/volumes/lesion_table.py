@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
@@ -14,6 +13,7 @@ from scipy.special import entr
 
 from bundle.errors import InputError, explain
 from bundle.files import stem
+from bundle.headers import open_image
 from bundle.lesions import components, voxel_ml
 
 __all__ = ["RegionAtlas", "VolumeLesion", "entropy_bits", "find_lesions"]
@@ -67,7 +67,7 @@ class RegionAtlas:
 
     def __init__(self, file: str | Path) -> None:
         try:
-            image = nib.load(file)
+            image = open_image(file)
             self.labels = np.asarray(image.dataobj)
         except Exception as error:  # whatever a damaged file makes a reader raise
             raise InputError(explain(file, error)) from error

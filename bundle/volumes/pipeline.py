@@ -17,6 +17,7 @@ from nibabel.spatialimages import SpatialImage
 from bundle.early_registration import EarlyRegistration
 from bundle.files import write_json
 from bundle.headers import check_header
+from bundle.nifti import load_image
 from bundle.options import SegmentOptions
 from bundle.transforms import LogitsToMask, VolumePreprocessing
 from bundle.transforms.writers import save_on_grid
@@ -141,7 +142,7 @@ class VolumePipeline:
             OSError: if a file cannot be written.
         """
         begin = time.perf_counter()
-        source = nib.load(volume.file)
+        source = load_image(volume.file)
         mask, probability = (part[0].numpy() for part in self.to_mask(logits, prepared.image))
         meta, failure = prepared.image.meta, prepared.image.meta.get("mni_failure", "")
         to_mni = None if failure else meta.get("to_mni")
@@ -170,15 +171,16 @@ class VolumePipeline:
     ) -> list[Path]:
         """Write the results that are asked for, and return their paths."""
         head, lesion = _in_ras(source, mask)
+        grid = nib.load(volume.file)  # with all that its header says
         shown, outlined, spacing_mm = np.asarray(head.dataobj), np.asarray(lesion.dataobj), head.header.get_zooms()
         centre_mm = lesions[0].centre_mm if lesions else None
         write: dict[str, Callable[[Path], None]] = {
-            "probability": lambda path: save_on_grid(probability, source, path),
-            "uncertainty": lambda path: save_on_grid(entropy_bits(probability), source, path),
+            "probability": lambda path: save_on_grid(probability, grid, path),
+            "uncertainty": lambda path: save_on_grid(entropy_bits(probability), grid, path),
             "picture": lambda path: save_lesion_planes(shown, outlined, path, spacing_mm),
             "view": lambda path: save_view(volume.name, head, lesion, path, centre_mm),
             "sidecar": lambda path: write_json(_sidecar(volume, self.threshold), path),
-            "mask": lambda path: save_on_grid(mask, source, path),
+            "mask": lambda path: save_on_grid(mask, grid, path),
         }
         asked = self.options
         optional = {"probability": asked.probability, "uncertainty": asked.uncertainty, "view": asked.views}

@@ -146,7 +146,9 @@ def test_a_folder_without_images_or_labels_is_refused(tmp_path: Path, make_case:
     make_case("a")
     for file in (tmp_path / missing).iterdir():
         file.unlink()
-    with pytest.raises(InputError, match=f"{missing} holds no image: files ending in .nii.gz, .nii, .mgz, .mgh are"):
+    with pytest.raises(
+        InputError, match=f"{missing} holds no image; expected: files ending in .nii.gz, .nii, .mgz, .mgh"
+    ):
         load_datalist(tmp_path)
     (tmp_path / missing).rmdir()
     with pytest.raises(InputError, match=f"{missing} does not exist: a folder of T1w images"):
@@ -170,7 +172,7 @@ def test_the_folder_of_the_results_does_not_count(tmp_path: Path) -> None:
         str(tmp_path / "output/t1.nii"),
         str(tmp_path / "t1.nii"),
     ]
-    with pytest.raises(InputError, match="holds no image"):
+    with pytest.raises(InputError, match=r"/out lies in \S+, where results are written: write them to another folder"):
         find_images(tmp_path / "out", outside=tmp_path)
 
 
@@ -231,7 +233,8 @@ def test_a_label_that_lies_elsewhere_is_reported(make_case: MakeCase) -> None:
     affine[0, 3] = 1
     case = make_case("b", label_affine=affine)
     assert problems_of([case]) == [
-        f"{case['label']} is not aligned with its image {Path(case['image']).name}: their affines must be equal."
+        f"{case['label']} is not aligned with its image {Path(case['image']).name}, from which it is up to 1 mm away: "
+        "resample it to the grid of the image."
     ]
 
 
@@ -246,7 +249,7 @@ def test_a_file_that_is_not_an_image_is_the_one_reported(make_case: MakeCase, ke
     case = make_case("a")
     Path(case[key]).write_text("not an image")
     [problem] = problems_of([case])
-    assert problem.startswith(f"{case[key]} is a damaged gzip file (Not a gzipped file")
+    assert problem.startswith(f"{case[key]} is not compressed by gzip, although its name says so")
 
 
 def test_a_truncated_label_is_reported(make_case: MakeCase) -> None:

@@ -250,7 +250,7 @@ def test_sessions_without_mask_are_named(tmp_path: Path, capsys: pytest.CaptureF
     prepare("bids", str(bids(tmp_path / "bids", 14, unlabelled=4)), str(tmp_path / "out"))
     assert lines_of(capsys)[-2:] == [
         "left out: sessions without a lesion mask of a T1w image (4): sub-5_ses-0_T1w.nii.gz, "
-        "sub-5_ses-1_T1w.nii.gz, sub-6_ses-0_T1w.nii.gz ...",
+        "sub-5_ses-1_T1w.nii.gz, sub-6_ses-0_T1w.nii.gz, sub-6_ses-1_T1w.nii.gz",
         f"{tmp_path}/out/datalist.json: 8 training, 2 test",
     ]
 

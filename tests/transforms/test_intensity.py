@@ -56,12 +56,12 @@ def test_a_dark_cavity_inside_the_head_keeps_its_intensities(noisy: np.ndarray) 
     assert 0 < result.min() == result.max() < 0.02
 
 
-def test_the_median_of_the_brain_becomes_1_where_it_is_known(head: np.ndarray, noisy: np.ndarray) -> None:
-    brain = (head == 70) | (head == 110)
+def test_the_median_of_the_brain_becomes_1_where_it_is_known(even_head: np.ndarray, noisy: np.ndarray) -> None:
+    brain = (even_head == 70) | (even_head == 110)
     result = NormalizeHeadIntensity(brain)(torch.from_numpy(noisy)[None])[0].numpy()
     assert np.median(result[brain]) == pytest.approx(1, abs=1e-6)
     without_neck = noisy.copy()
-    without_neck[head == 60] = 0
+    without_neck[even_head == 60] = 0
     other = NormalizeHeadIntensityd("image", brain)({"image": torch.from_numpy(without_neck)[None]})["image"][0].numpy()
     np.testing.assert_allclose(other[brain], result[brain], rtol=1e-6)
 
@@ -76,14 +76,14 @@ def test_the_scanner_s_scale_does_not_matter(noisy: np.ndarray, factor: float) -
     np.testing.assert_allclose(normalize(noisy * np.float32(factor)), normalize(noisy), rtol=1e-5)
 
 
-def test_relative_intensities_in_the_head_are_kept(head: np.ndarray) -> None:
-    result = normalize(head)
+def test_relative_intensities_in_the_head_are_kept(even_head: np.ndarray) -> None:
+    result = normalize(even_head)
     assert result[55, 52, 58] / result[40, 52, 60] == pytest.approx(110 / 20)  # white matter to ventricle
 
 
-def test_a_skull_stripped_brain_is_normalised_to_its_own_median(head: np.ndarray) -> None:
-    brain = ndimage.binary_erosion(ndimage.binary_fill_holes(head == 70), iterations=1)
-    stripped = head * brain
+def test_a_skull_stripped_brain_is_normalised_to_its_own_median(even_head: np.ndarray) -> None:
+    brain = ndimage.binary_erosion(ndimage.binary_fill_holes(even_head == 70), iterations=1)
+    stripped = even_head * brain
     result = normalize(stripped)
     assert result[55, 52, 58] == pytest.approx(1)  # most of it is white matter
     assert not result[~ndimage.binary_dilation(brain, iterations=2)].any()

@@ -103,5 +103,5 @@ def test_a_file_that_is_not_an_atlas_is_refused_in_a_sentence(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"/atlas\.txt does not name the regions of .*atlas\.nii\.gz: columns index"):
         RegionAtlas(atlas(tmp_path, {".txt": "one|two\n"}))
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2)), np.eye(4)), tmp_path / "four.nii.gz")
-    with pytest.raises(InputError, match=r"/four\.nii\.gz is not a 3D image of labels"):
+    with pytest.raises(InputError, match=r"/four\.nii\.gz holds 2 volumes \(4D\): one 3D volume is expected"):
         RegionAtlas(tmp_path / "four.nii.gz")

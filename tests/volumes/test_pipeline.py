@@ -144,4 +144,4 @@ def test_a_head_that_could_not_be_registered_is_segmented_and_flagged(
     result = run(in_mni(pipeline, monkeypatch, 0.1), write_head("scan.nii.gz"))
     assert result.warnings[0].startswith("not registered to MNI space (its similarity to the template is 0.10")
     assert result.lesions[0].side == "unknown"
-    assert result.lesions[0].volume_ml == pytest.approx(8.0, rel=0.2)
+    assert result.lesions[0].volume_ml == pytest.approx(8.0, rel=0.3)

@@ -56,14 +56,14 @@ def save(path: Path, head: np.ndarray, mask: np.ndarray, **options: object) -> P
 
 
 def test_it_holds_the_head_in_256_greys_and_the_mask_on_their_grid(
-    tmp_path: Path, head: np.ndarray, cubes: np.ndarray
+    tmp_path: Path, even_head: np.ndarray, cubes: np.ndarray
 ) -> None:
-    head[40, 52, 58] = 5000  # one voxel that must not make the rest black
-    page = save(tmp_path / "page.html", head, cubes)
+    even_head[40, 52, 58] = 5000  # one voxel that must not make the rest black
+    page = save(tmp_path / "page.html", even_head, cubes)
     greys, mask = page.volume("head"), page.volume("mask")
     assert np.array_equal(mask.dataobj, cubes)
     # More than a thousandth of the head is of its second brightest value, 110, which is white.
-    assert np.array_equal(greys.dataobj, np.minimum(np.round(head / 110 * 255), 255))
+    assert np.array_equal(greys.dataobj, np.minimum(np.round(even_head / 110 * 255), 255))
     assert greys.get_data_dtype() == mask.get_data_dtype() == np.uint8
     for image in (greys, mask):
         assert np.allclose(image.affine, OBLIQUE, atol=1e-5)

@@ -368,7 +368,7 @@ def test_bad_volumes_are_named_one_by_one_and_the_good_one_is_segmented(
     sentences = {
         "constant": r"is constant \(every voxel is 7\): it holds no image\.",
         "corrupt": r"is a damaged gzip file \(.+\): copy or export it again\.",
-        "four": r"holds 3 volumes \(4D\): one 3D T1w volume is expected\.",
+        "four": r"holds 3 volumes \(4D\): one 3D volume is expected\.",
         "nan": rf"has {30 * 31} NaN or infinite voxels: an image of finite numbers is expected\.",
         "text": r"is a damaged gzip file \(.+\): copy or export it again\.",
     }

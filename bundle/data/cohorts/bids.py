@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bundle.bids import BidsName, parse_name
+from bundle.bids import BidsName, find_subject, parse_name
 from bundle.data.cohorts.cases import Case, Cohort, image_files, without_testing
 
 __all__ = ["read_atlas_r2", "read_bids"]
@@ -97,12 +97,19 @@ def read_bids(root: Path) -> Cohort:
     A mask's name contains ``lesion`` and ends in ``_mask``, ``_roi`` or ``_lesion``. It belongs to the T1w image of its
     subject, session and space that differs in no other entity, such as ``run`` or ``acq``; of several, to the one with
     the shortest name, then the first run. Of pairs in several spaces or runs, the native space and the first run are
-    taken. Sessions without a mask, such as controls, are left out.
+    taken. Sessions without a mask, such as controls, are left out, and named.
     """
-    cohort, unlabelled = _read_sessions(image_files(root))
+    files = image_files(root)
+    cohort, unlabelled = _read_sessions(files)
     if unlabelled and cohort.cases:
-        names = ", ".join(file.name for file in unlabelled[:3]) + (" ..." if len(unlabelled) > 3 else "")
+        names = ", ".join(file.name for file in unlabelled)
         cohort.notes.append(f"left out: sessions without a lesion mask of a T1w image ({len(unlabelled)}): {names}")
+    scans = (_Scan(file, parse_name(file)) for file in files)
+    seen = {find_subject(scan.path.name) for scan in scans if scan.name.is_t1w or scan.is_lesion_mask}
+    there = {find_subject(path.name) for path in (*files, *root.glob("sub-*"))}
+    if left_out := sorted(filter(None, there - seen)):
+        note = f"left out: subjects without a T1w image and a lesion mask ({len(left_out)})"
+        cohort.notes.append(f"{note}: {', '.join(left_out)}")
     return cohort
 
 

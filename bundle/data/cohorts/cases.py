@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bundle.files import images_below
+from bundle.files import check_readable, images_below
 
 __all__ = ["Case", "Cohort", "case_of", "image_files", "repeated_cases", "without_testing"]
 
@@ -41,8 +41,14 @@ class Cohort:
 
 
 def image_files(root: Path) -> list[Path]:
-    """Return all images below a folder, sorted by their paths."""
-    return sorted(file for file in images_below(root) if file.is_file())
+    """Return all images below a folder, sorted by their paths, links to missing ones included.
+
+    Raises:
+        InputError: if a folder in it cannot be read.
+    """
+    files = images_below(root)
+    check_readable(files)
+    return sorted(files)
 
 
 def without_testing(files: Sequence[Path], root: Path) -> tuple[list[Path], list[str]]:

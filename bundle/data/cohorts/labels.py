@@ -11,9 +11,10 @@ import nibabel as nib
 import numpy as np
 
 from bundle.data.cohorts.cases import Case
-from bundle.errors import InputError, check_gzip, explain
+from bundle.errors import InputError, explain
 from bundle.files import replacing
-from bundle.headers import check_one_volume, check_same_grid
+from bundle.headers import check_same_grid, open_image
+from bundle.lesions import lesion_voxels
 
 __all__ = ["prepare_label"]
 
@@ -30,11 +31,9 @@ def _explained(file: Path) -> Iterator[None]:
 def _open(file: Path) -> Any:
     """Return a 3D volume after a check that its file is complete; its voxels are not kept."""
     with _explained(file):
-        check_gzip(file)
-        volume = nib.load(file)
+        volume = open_image(file)
         if not file.name.lower().endswith((".gz", ".mgz")):
             volume.dataobj.get_unscaled()  # memory-mapped, not read; fails if the file is too short
-    check_one_volume(file, volume.shape, "volume")
     return volume
 
 
@@ -49,8 +48,8 @@ def _read_mask(file: Path, image: Any, image_file: Path) -> np.ndarray:
 def prepare_label(case: Case, folder: str | Path) -> tuple[Path, float]:
     """Combine the masks of a case into one label, and check it and the image.
 
-    Voxels above 0.5 in any mask are lesion, as there are masks of 0 and 255, or of 0.9999. A single mask of 0 and 1 is
-    the label; otherwise ``folder/<name>.nii.gz`` is written, uint8, 0 and 1, with the image's affine.
+    Lesion is what :func:`bundle.lesions.lesion_voxels` finds in any mask. A single mask of 0 and 1 is the label;
+    otherwise ``folder/<name>.nii.gz`` is written, uint8, 0 and 1, with the image's affine.
 
     Args:
         case: with one mask or more.
@@ -60,16 +59,16 @@ def prepare_label(case: Case, folder: str | Path) -> tuple[Path, float]:
         The label's file and the volume of the lesion in mL.
 
     Raises:
-        InputError: when a file is damaged or not a 3D volume, a mask is not on the grid of the image, or there is no
-            lesion voxel.
+        InputError: when a file is damaged or not a 3D volume, a mask has values between whole numbers or is not on the
+            grid of the image, or there is no lesion voxel.
     """
     image = _open(case.image)
     union = np.zeros(image.shape[:3], dtype=bool)
     for file in case.masks:
         voxels = _read_mask(file, image, case.image)
-        union |= voxels > 0.5
+        union |= lesion_voxels(voxels, file)
     if not union.any():
-        raise InputError(f"{' and '.join(map(str, case.masks))} has no lesion voxel: some above 0.5 are expected.")
+        raise InputError(f"{' and '.join(map(str, case.masks))} has no lesion voxel: some above 0 are expected.")
     volume_ml = float(np.count_nonzero(union) * abs(np.linalg.det(image.affine[:3, :3])) / 1000)
     if len(case.masks) == 1 and np.array_equal(voxels, union):
         return case.masks[0], volume_ml

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bundle.data.simulate.case import SimulatedCase
-from bundle.files import replacing, write_json
+from bundle.files import read_json, replacing, write_json
 from bundle.mni import atlas_grid
 from bundle.processes import begin_worker
 
@@ -54,7 +53,7 @@ def _write_case(number: int, folder: Path, keep: bool) -> dict[str, Any]:
     name = f"sim_{number:04d}"
     file = folder / "records" / f"{name}.json"
     if keep and file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file)
     case = _cases[number]
     image = np.round(case.image * _WHITE_MATTER).clip(0, 32767).astype(np.int16)
     for kind, voxels in (("images", image), ("labels", case.label)):

@@ -13,6 +13,8 @@ from tqdm import tqdm
 from bundle.data.simulate.fields import smooth_noise, warp
 from bundle.data.simulate.tissues import Tissue
 from bundle.errors import InputError, explain
+from bundle.headers import open_image
+from bundle.lesions import lesion_voxels
 from bundle.mni import atlas_grid
 
 __all__ = ["ATLAS_QUANTILES_ML", "LesionMasks", "draw_lesion", "draw_volume_ml", "fit_lesion"]
@@ -40,7 +42,7 @@ class LesionMasks:
     """A bank of real lesion masks in MNI space, to be drawn from by volume.
 
     Args:
-        files: masks in MNI space, any grid; what is over 0.5 is lesion.
+        files: masks in MNI space, any grid; lesion as :func:`bundle.lesions.lesion_voxels` has it.
         progress: show a bar while they are read.
         balanced: draw a mask the more often, the rarer lesions are where it lies and the larger it is, and one in ten
             together with its mirror image, as a lesion of both sides. A network that trains sees large strokes of the
@@ -66,14 +68,14 @@ class LesionMasks:
     def _read(self, file: str) -> tuple[tuple[slice, ...], np.ndarray, float]:
         """The lesion's box on the ATLAS grid, what is in it as bits, and its volume in mL."""
         try:
-            image = nib.as_closest_canonical(nib.squeeze_image(nib.load(file)))
-            if image.ndim == 3 and not np.allclose(image.affine[:3, :3], np.eye(3)):
+            image = nib.as_closest_canonical(nib.squeeze_image(open_image(file)))
+            lesion = lesion_voxels(np.asanyarray(image.dataobj), file)
+            image = nib.Nifti1Image(lesion.astype(np.uint8), image.affine)
+            if not np.allclose(image.affine[:3, :3], np.eye(3)):
                 image = resample_from_to(image, (self.shape, self.affine), order=0)
-            mask = np.asarray(image.dataobj) > 0.5
+            mask = np.asarray(image.dataobj) > 0
         except Exception as error:  # whatever a damaged file makes the reader raise
             raise InputError(explain(file, error)) from error
-        if mask.ndim != 3:
-            raise InputError(f"{file} has {mask.ndim} axes: one 3D lesion mask is expected.")
         # From the mask's voxels to the ATLAS grid's; what lies outside of that is cut off.
         shift = np.round(image.affine[:3, 3] - self.affine[:3, 3]).astype(int)
         inside = tuple(slice(max(-s, 0), max(e - s, 0)) for s, e in zip(shift, self.shape, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -12,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from bundle.errors import InputError, explain
+from bundle.files import read_json
 
 __all__ = ["Part", "Split", "heads_of", "lookalike_heads", "masks_of"]
 
@@ -47,9 +47,8 @@ class Split:
             InputError: when the file cannot be read, or has other keys or parts.
         """
         try:
-            told = json.loads(Path(file).read_text())
-            split = cls(**told, file=str(file))
-        except (OSError, ValueError, TypeError) as error:
+            split = cls(**read_json(file), file=str(file))
+        except TypeError as error:
             raise InputError(explain(str(file), error)) from error
         if unknown := set(split.heads) - {*get_args(Part), _UNUSED}:
             raise InputError(f"{file} has heads of {sorted(unknown)[0]}: {_parts()} or {_UNUSED} is expected.")

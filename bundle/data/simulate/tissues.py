@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import LoadImage, Orientation, SpatialResample
+from monai.utils import convert_to_dst_type
 from scipy import ndimage
 from tqdm import tqdm
 
@@ -24,9 +25,11 @@ from bundle.data.simulate.fields import smooth_noise
 from bundle.data.simulate.white_matter import white_matter_levels, white_matter_mode
 from bundle.errors import InputError, explain
 from bundle.files import replacing
+from bundle.headers import open_image
 from bundle.mni import atlas_brain, atlas_grid
 from bundle.processes import begin_worker
 from bundle.transforms.intensity import NormalizeHeadIntensity
+from bundle.transforms.reader import HeaderReader
 from bundle.transforms.registration import AffineToMNI
 
 __all__ = ["Head", "Tissue", "has_skull", "load_head", "load_heads"]
@@ -85,6 +88,7 @@ _RIGHT = {2: 41, 3: 42, 4: 43, 5: 44, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 13: 
 _RIGHT |= {25: 57}
 _CSF = 24
 _FIRST_OUTSIDE_BRAIN = 500
+_MOST_CODES = 512
 
 # To be raised when load_head gives other heads, so that those kept before are not taken.
 _MADE_BY = 2
@@ -98,7 +102,7 @@ _CONTRAST = {
     10: (0.76, 0.86), 11: (0.64, 0.74), 12: (0.68, 0.78), 13: (0.82, 0.94), 14: (0.16, 0.28), 15: (0.16, 0.28),
     16: (0.84, 0.96), 17: (0.60, 0.70), 18: (0.60, 0.70), 24: (0.16, 0.28), 26: (0.66, 0.76), 28: (0.84, 0.94),
     30: (0.5, 0.6), 62: (0.5, 0.6), 72: (0.16, 0.28), 85: (0.9, 1.0), 25: (0.8, 0.9), 136: (0.58, 0.70),
-    137: (0.58, 0.70), 163: (0.58, 0.70), 164: (0.58, 0.70),
+    137: (0.58, 0.70), 163: (0.58, 0.70), 164: (0.58, 0.70), 77: (0.7, 0.9), 80: (0.5, 0.7),
     # Fluid and air of the sinuses, eyes, soft tissue, optic nerve, mucosa, skin, cord, dura, bone, marrow.
     502: (0.02, 0.20), 506: (0.20, 0.35), 507: (0.40, 0.80), 508: (0.70, 0.90), 509: (0.40, 0.80), 511: (0.55, 1.10),
     512: (0.80, 0.95), 514: (0.30, 0.55), 515: (0.06, 0.25), 516: (0.50, 1.30), 530: (0.40, 0.70),
@@ -106,10 +110,26 @@ _CONTRAST = {
 _CONTRAST |= {right: _CONTRAST[left] for left, right in _RIGHT.items()}
 
 
-def _is_label_map(values: np.ndarray) -> bool:
-    """Whether both hemispheres' white matter, cortex and ventricles stand in it by FreeSurfer's codes."""
-    codes = np.unique(values)
-    return len(codes) < 100 and {2, 3, 4, 41, 42, 43} <= set(codes.tolist())
+# Codes that stand for another one: older thalamus, plexus, hypointensities by side, white matter of no region, corpus
+# callosum and fornix, samseg's head outside the brain.
+_SAME_AS = {9: 10, 48: 49, 31: 4, 63: 43, 78: 77, 79: 77, 81: 80, 82: 80, 5001: 2, 5002: 41}
+_SAME_AS |= dict.fromkeys(range(250, 256), 2) | {257: 24, 258: 507, 165: 515, 259: 515}
+_REGIONS = (3, 42, 2, 41)  # of cortex and white matter, by the thousands of their codes
+
+
+def _base_code(code: int) -> int:
+    if 1000 <= code < 5000 or 11100 <= code < 15000:
+        return _REGIONS[(code // 1000) % 10 - 1]
+    return _SAME_AS.get(code, code)
+
+
+def _tissue_codes(values: np.ndarray) -> np.ndarray | None:
+    """Return FreeSurfer's codes without those of regions, or None if both hemispheres' tissues are not among them."""
+    found, places = np.unique(values, return_inverse=True)
+    if len(found) > _MOST_CODES or not (found == np.round(found)).all():
+        return None
+    codes = np.array([_base_code(int(code)) for code in found], dtype=np.int32)
+    return codes[places].reshape(values.shape) if {2, 3, 4, 41, 42, 43} <= set(codes.tolist()) else None
 
 
 def _draw_t1w(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -189,24 +209,27 @@ def load_head(file: str) -> Head:
     """A head on the ATLAS grid, registered to MNI where it is not there already.
 
     Args:
-        file: T1w image, whole or skull-stripped, in any space; or a map of FreeSurfer's tissue codes, those of the
-            head outside the brain (from 500 on) as SynthSeg has them.
+        file: T1w image, whole or skull-stripped, in any space; or a map of FreeSurfer's tissue codes (aseg, aparc+aseg,
+            wmparc), those of the head outside the brain (from 500 on) as SynthSeg has them.
 
     Raises:
         InputError: when the file cannot be read, or its registration to MNI fails.
     """
     try:
-        volume = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)(file)
+        open_image(file)
+        volume = LoadImage(reader=HeaderReader, image_only=True, ensure_channel_first=True)(file)
     except Exception as error:  # whatever a damaged file makes a reader raise
         raise InputError(explain(file, error)) from error
-    check_volume(volume, file)
+    if (map_codes := _tissue_codes(volume.numpy())) is None:
+        check_volume(volume, file)
+    else:
+        volume = convert_to_dst_type(map_codes, volume)[0]
     volume = Orientation("RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(volume)
     name = Path(file).name
-    if _is_label_map(volume.numpy()):
-        unknown = set(np.unique(volume.numpy()).astype(int).tolist()) - _CONTRAST.keys() - {0}
-        if unknown:
-            raise InputError(f"{file} holds tissue codes without a T1w contrast: {sorted(unknown)}.")
+    if map_codes is not None:
         codes = volume[0].numpy().astype(np.int16)
+        if unknown := set(np.unique(codes).tolist()) - _CONTRAST.keys() - {0}:
+            raise InputError(f"{file} holds tissue codes without a T1w contrast: {sorted(unknown)}.")
         # The brain alone is registered: the template has no skull, and here it is known what the brain is.
         brain = np.where(_tissue_of_labels(codes) >= Tissue.GREY, _draw_t1w(codes, np.random.default_rng(0)), 0)
         placed = AffineToMNI()(MetaTensor(torch.from_numpy(brain)[None], meta=volume.meta))

@@ -156,7 +156,7 @@ def test_a_head_that_cannot_be_read_is_named(write_nifti: WriteNifti, tmp_path: 
     refused = {
         tmp_path / "missing.nii.gz": r"does not exist\.",
         damaged: r"is a damaged gzip file \(.+\): copy or export it again\.",
-        write_nifti("four.nii.gz", noise): r"holds 3 volumes \(4D\): one 3D T1w volume is expected\.",
+        write_nifti("four.nii.gz", noise): r"holds 3 volumes \(4D\): one 3D volume is expected\.",
         write_nifti("constant.nii.gz", np.full((9, 9, 9), 7, np.int16)): r"is constant \(every voxel is 7\): .+",
     }
     for file, sentence in refused.items():
