@@ -57,7 +57,7 @@ class Choice(NamedTuple):
 
 def _number(header: Dataset, name: str) -> float | None:
     try:
-        return float(header.get(name))
+        return float(str(header.get(name)).replace(",", "."))
     except (TypeError, ValueError):
         return None
 

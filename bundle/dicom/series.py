@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     EnhancedMRImageStorage,
@@ -18,6 +17,7 @@ from pydicom.uid import (
 )
 
 from bundle.checks import check_slice_count
+from bundle.dicom.headers import drop_unreadable, read_dicom
 from bundle.errors import InputError
 
 __all__ = ["MR_IMAGES", "Series", "Slices", "find_slices", "read_series"]
@@ -32,10 +32,11 @@ _PLACE = {
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
 }
+_LENGTHS = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
 _TAGS = [
     *(*_IDENTITY, *_GRID, *_PLACE, "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "AngioFlag"),
-    *("ContrastBolusAgent", "RepetitionTime", "EchoTime", "InversionTime"),
+    *("Manufacturer", "ContrastBolusAgent", "RepetitionTime", "EchoTime", "InversionTime"),
 ]
 _SAME_DIRECTION = 1e-3
 _SAME_MM = 0.01
@@ -95,7 +96,7 @@ class Slices(NamedTuple):
 
 
 def _pixels(file: Path) -> bytes:
-    return pydicom.dcmread(file).get("PixelData", b"")
+    return read_dicom(file).get("PixelData", b"")
 
 
 def _read_header(file: Path) -> Dataset | None:
@@ -105,9 +106,10 @@ def _read_header(file: Path) -> Dataset | None:
         InputError: if it cannot be read, or does not say which instance of which series it is.
     """
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+        header = read_dicom(file, stop_before_pixels=True, specific_tags=_TAGS)
         if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return None
+        drop_unreadable(header)
         missing = [name for name in _IDENTITY if not header.get(name)]
     except Exception as error:  # pydicom raises errors of many kinds on a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -198,7 +200,13 @@ def find_slices(series: Series) -> Slices:
     if missing:
         raise InputError(f"{where} does not give the positions of its slices ({', '.join(missing)}): export it again.")
     check_slice_count(where, len(frames))
-    positions, orientations, sizes = (np.array([frame[name] for frame in frames], dtype=float) for name in _PLACE)
+    try:
+        positions, orientations, sizes = (
+            np.array([frame[name] for frame in frames], dtype=float)[:, range(length)] for name, length in _LENGTHS
+        )
+    except (IndexError, TypeError, ValueError) as error:  # a decimal comma, for instance
+        reason = "does not give the positions of its slices as numbers (ImagePositionPatient, PixelSpacing)"
+        raise InputError(f"{where} {reason}: export it again.") from error
     if not _same(orientations, _SAME_DIRECTION):
         raise InputError(f"{where} has slices in several directions: a localizer or several stacks, not one volume.")
     grids = {tuple(header.get(name) for name in _GRID) for header in series.headers}

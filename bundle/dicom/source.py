@@ -14,6 +14,7 @@ import nibabel as nib
 from pydicom.dataset import Dataset
 
 from bundle.dicom.conversion import convert_series, to_slices
+from bundle.dicom.headers import drop_unreadable, patient_and_study, read_dicom
 from bundle.dicom.report import make_report
 from bundle.dicom.segmentation import make_segmentation, read_source
 from bundle.dicom.selection import Choice, choose_series
@@ -52,14 +53,16 @@ class DicomVolume(VolumeInput):
         """Return where the converted series, the DICOM segmentation and the structured report are."""
         return [self.file, *(self.result_path(output, f"desc-lesion_{kind}", ".dcm") for kind in ("mask", "report"))]
 
-    def write_extra(self, output: Path, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None) -> list[Path]:
+    def write_extra(
+        self, output: Path, mask: nib.Nifti1Image, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None
+    ) -> list[Path]:
         """Write the mask as a DICOM segmentation and, if it was asked for, a structured report."""
         assert algorithm is not None  # the segmenter names it
         where = self.instances[0].parent
-        mask = to_slices(nib.load(self.result_path(output, "desc-lesion_mask")), self.slices, where)
         try:
             source = read_source(self.instances)
-            objects: list[Dataset] = [segmentation := make_segmentation(source, mask, algorithm)]
+            segmentation = make_segmentation(source, to_slices(mask, self.slices, where), algorithm)
+            objects: list[Dataset] = [segmentation]
             if self.structured_report:
                 objects.append(make_report(source, segmentation, lesions, algorithm))
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's, if a header lacks something
@@ -96,6 +99,16 @@ def _choose(study: Sequence[Series], asked: str | None, base: Path) -> tuple[Cho
     number = choice.series.number
     name = f"series-{number}" if number.isdecimal() else "series"
     return choice, (choice.series.folder.relative_to(base) / name).as_posix()
+
+
+def _untidy(series: Series) -> list[str]:
+    """Return a line on the values of a series that do not follow DICOM, if there are any; it does not tell them."""
+    header = read_dicom(series.files[0], stop_before_pixels=True)
+    _, changed = patient_and_study(header)
+    names = ", ".join([*changed, *drop_unreadable(header)])
+    return (
+        [f"{series} does not follow DICOM in {names}: corrected, cut or empty in what is made of it"] if names else []
+    )
 
 
 def find_studies(
@@ -135,6 +148,6 @@ def find_studies(
         else:
             instances = tuple(choice.series.files)
             volumes.append(DicomVolume(image, name, instances, choice.slices, structured_report))
-            lines += [f"{study[0].folder}: {line}" for line in choice.lines()]
+            lines += [f"{study[0].folder}: {line}" for line in (*choice.lines(), *_untidy(choice.series))]
     volumes += [RefusedVolume(file, file.relative_to(base).as_posix(), fault) for file, fault in faults.items()]
     return volumes, lines
