@@ -13,6 +13,7 @@ from bundle.dicom.files import find_dicom_files
 from bundle.dicom.selection import Choice, choose_series
 from bundle.dicom.series import read_series
 from bundle.errors import InputError
+from bundle.files import bundle_root
 from tests.dicom.scans import another, save, turned
 
 pytestmark = pytest.mark.dicom
@@ -115,3 +116,74 @@ def test_the_series_that_is_asked_for_is_taken_by_number_or_uid(head_series: lis
     save(another(head_series, 12, "T1"), tmp_path / "c")
     with pytest.raises(InputError, match=r"holds 2 series 12: name one by its SeriesInstanceUID\.$"):
         chosen(tmp_path, "12")
+
+
+ROWS = [
+    [cell.strip().strip("`") for cell in line.strip("|").split(" | ")]
+    for line in (Path(bundle_root()) / "docs" / "series.md").read_text().splitlines()
+    if re.match(r"\| \w.* / .* / .* \|( \d+)? \|$", line)
+]
+
+
+def of_row(series: list[Dataset], maker: str, name: str, times: str, header: str) -> list[Dataset]:
+    """Return a series with the header of a row of the table."""
+    manufacturer = {"GE": "GE MEDICAL SYSTEMS", "any": "SIEMENS"}.get(maker.split()[0], maker.split()[0])
+    values: dict[str, object] = {"Manufacturer": manufacturer, "ProtocolName": "head", "ContrastBolusAgent": None}
+    for keyword, time in zip(("EchoTime", "RepetitionTime", "InversionTime"), times.split(" / "), strict=True):
+        values[keyword] = None if time == "-" else float(time)
+    keyword, _, value = header.partition(" ")
+    if keyword:
+        values[keyword] = value.split("\\") if keyword == "ImageType" else value
+    return another(series, 3, name, **values)
+
+
+def test_the_table_has_rows_of_all_makers() -> None:
+    assert len(ROWS) >= 60
+    assert {row[0] for row in ROWS} >= {"Siemens", "GE", "Philips", "Canon", "Hitachi", "Siemens MP2RAGE", "GE Dixon"}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}: {row[1]} {row[3]}")
+def test_every_row_of_the_table_of_names_happens(row: list[str], head_series: list[Dataset], tmp_path: Path) -> None:
+    *given, happens, _ = row
+    save(of_row(head_series, *given), tmp_path)
+    if not happens.startswith("T1w"):
+        with pytest.raises(InputError, match=re.escape(f"({given[1]}): {happens}")):
+            chosen(tmp_path)
+        return
+    _, *details = happens.split(", ")
+    assert chosen(tmp_path).reason == ", ".join(["T1w", "48 slices of 3.6 mm", *details])
+
+
+UNI, DENOISED = "t1_mp2rage_sag_p3_UNI_Images", "t1_mp2rage_sag_p3_UNI-DEN"
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (("t1_mp2rage_INV1", "t1_mp2rage_INV2", DENOISED, UNI), UNI),
+        (("anat_inv-1_MP2RAGE", "anat_inv-2_MP2RAGE", UNI), UNI),
+        (("MP2RAGE INV 1", DENOISED), DENOISED),
+        ((DENOISED, UNI, "t1_mprage_sag"), "t1_mprage_sag"),
+        (("t1_vibe_dixon_W", "t1_vibe_dixon_F", "t1_vibe_dixon_in", "t1_vibe_dixon_opp"), "t1_vibe_dixon_in"),
+        (("WATER: Ax T1", "FAT: Ax T1", "OutPhase: Ax T1"), "WATER: Ax T1"),
+        (("T1 post Gd", "T1 pre Gd"), "T1 pre Gd"),
+        (("MPRAGE mit KM", "MPRAGE nativ"), "MPRAGE nativ"),
+        (("T1 3D +gad", "T1 3D"), "T1 3D"),
+        (("T1 apres contraste", "T1 sans contraste"), "T1 sans contraste"),
+        (("T1 preop +C", "T1 preop"), "T1 preop"),
+    ],
+)
+def test_of_several_t1w_series_the_plainest_is_taken(
+    names: tuple[str, ...], taken: str, head_series: list[Dataset], tmp_path: Path
+) -> None:
+    for number, name in enumerate(names, start=1):
+        kinds = ["DERIVED", "PRIMARY", "M", "UNI"] if "UNI" in name else ["ORIGINAL", "PRIMARY", "M", "ND"]
+        save(another(head_series, number, name, InversionTime=None, ImageType=kinds), tmp_path / str(number))
+    assert chosen(tmp_path).series.description == taken
+
+
+def test_the_inversions_of_mp2rage_are_never_taken_by_themselves(head_series: list[Dataset], tmp_path: Path) -> None:
+    for number in (1, 2):
+        save(another(head_series, number, f"t1_mp2rage_INV{number}", InversionTime=700), tmp_path / str(number))
+    with pytest.raises(InputError, match=r"holds no T1w series .*its name says 'INV1'.*name one with --series"):
+        chosen(tmp_path)
