@@ -126,7 +126,7 @@ def _why_not_by_times(header: Dataset, named: bool) -> str:
 
 
 def _is_enhanced(header: Dataset) -> bool:
-    """Return whether a contrast agent was given; a name that denies it is right, as agents are noted for a whole study."""
+    """Return whether a contrast agent was given; a name that denies it is right: agents are noted for whole studies."""
     names = _names(header)
     agent = str(header.get("ContrastBolusAgent") or "").strip().upper() not in _NO_AGENT
     return not _IS_PLAIN.search(names) and bool(agent or _IS_ENHANCED.search(names))
@@ -160,7 +160,8 @@ def choose_series(study: Sequence[Series], asked: str | None = None) -> Choice:
     A series is T1w if it is MR, neither its image type nor its name says otherwise, its echo time is at most 15 ms, its
     inversion time, if any, is 300 to 1400 ms, and its name says T1w or its repetition time without inversion is at most
     1000 ms. Of MP2RAGE, the uniform image comes before the denoised one and the inversions are passed over; of Dixon,
-    the images in phase come before water, and the others are passed over. A series that is not a complete stack of slices is passed over.
+    the images in phase come before water, and the others are passed over. A series that is not a complete stack of
+    slices is passed over.
 
     Args:
         study: its series.

@@ -14,6 +14,7 @@ import nibabel as nib
 from pydicom.dataset import Dataset
 
 from bundle.dicom.conversion import convert_series, to_slices
+from bundle.dicom.files import left_out
 from bundle.dicom.headers import drop_unreadable, patient_and_study, read_dicom
 from bundle.dicom.report import make_report
 from bundle.dicom.segmentation import make_segmentation, read_source
@@ -130,10 +131,11 @@ def find_studies(
         structured_report: write the volumes of the lesions as structured reports too.
 
     Returns:
-        the volumes; and a line for each series, for the log, on whether it is taken and why.
+        the volumes; and lines for the log: on each series, whether it is taken and why, and on what is left out.
     """
     base = Path(os.path.normpath(Path(source).absolute()))
     base = base if base.is_dir() else base.parent
+    files = list(files)
     found, faults = read_series(files)
     studies = [list(group) for _, group in groupby(found, key=lambda series: series.study_uid)]
     chosen = [_choose(study, asked, base) for study in studies]
@@ -149,5 +151,9 @@ def find_studies(
             instances = tuple(choice.series.files)
             volumes.append(DicomVolume(image, name, instances, choice.slices, structured_report))
             lines += [f"{study[0].folder}: {line}" for line in (*choice.lines(), *_untidy(choice.series))]
+    read = sum(len(series.files) + len(series.contradictions) for series in found)
+    if unused := len(files) - read - len(faults):
+        lines.append(f"{source}: left out: {unused} DICOM files: copies of others, or the index of a CD")
+    lines += left_out(source, output, files)
     volumes += [RefusedVolume(file, file.relative_to(base).as_posix(), fault) for file, fault in faults.items()]
     return volumes, lines
