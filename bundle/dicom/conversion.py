@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydicom.dataset import Dataset
 from bundle.dicom.headers import drop_unreadable, read_dicom
 from bundle.dicom.series import Slices
 from bundle.errors import InputError
-from bundle.files import replacing
+from bundle.transforms.writers import save_on_grid
 
 __all__ = ["TRANSFER_SYNTAXES", "convert_series", "stage_series", "to_slices"]
 
@@ -115,9 +114,10 @@ def convert_series(files: Sequence[Path], slices: Slices, image: Path) -> None:
     try:
         with TemporaryDirectory() as name:
             converted = _convert(files, Path(name), where)
-            to_slices(nib.load(converted), slices, where)
-            with replacing(image) as unfinished:
-                shutil.copyfile(converted, unfinished)
+            volume = nib.load(converted)
+            to_slices(volume, slices, where)
+            voxels = np.asarray(volume.dataobj)  # dcm2niix writes comments of the scanner into its header
+            save_on_grid(voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels, volume, image)
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"The series in {where} could not be converted: {reason}.") from error
@@ -129,9 +129,9 @@ def _convert(files: Sequence[Path], folder: Path, where: Path) -> Path:
     staged.mkdir()
     converted.mkdir()
     stage_series(files, staged)
-    words = [dcm2niix.bin, *["-b", "n", "-z", "i", "-1", "-f", "image", "-o"], str(converted), str(staged)]
+    words = [dcm2niix.bin, *["-b", "n", "-z", "n", "-f", "image", "-o"], str(converted), str(staged)]
     done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False)
-    volumes = sorted(converted.glob("*.nii.gz"))
+    volumes = sorted(converted.glob("*.nii"))
     if len(volumes) != 1:
         lines = (done.stdout + done.stderr).splitlines()
         message = next((line for line in lines if line.startswith(("Error", "Warning"))), "")

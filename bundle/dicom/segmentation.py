@@ -53,8 +53,8 @@ _PINK = hd.color.CIELabColor(60.0, 80.0, -20.0)
 _OF_SERIES = (
     *("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Rows", "Columns"),
     *("ImageOrientationPatient", "PixelSpacing", "NumberOfFrames"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
+_OF_ALL_FRAMES, _OF_FRAME = ("PixelMeasuresSequence", "PlaneOrientationSequence"), ("PlanePositionSequence",)
 _OF_INSTANCE = ("SOPClassUID", "SOPInstanceUID", "ImagePositionPatient")
 _THICKNESS = ("SliceThickness", "SpacingBetweenSlices")
 
@@ -74,14 +74,40 @@ def read_source(files: Sequence[Path]) -> list[Dataset]:
             shared, _ = patient_and_study(header)
             number = str(header.get("SeriesNumber") or 0)
             shared.SeriesNumber = int(number) if re.fullmatch(r"\d{1,8}", number) else 0
-            for keyword in _THICKNESS:
-                setattr(shared, keyword, _positive(header.get(keyword)))
-            shared.update({keyword: header[keyword].value for keyword in _OF_SERIES if keyword in header})
+            shared.update(_only(header, (*_OF_SERIES, *_THICKNESS)))
+            shared.setdefault("SliceThickness", None)
+            if "PerFrameFunctionalGroupsSequence" in header:
+                shared.update(_groups(header))
         source = Dataset()
         source.update(shared)
-        source.update({keyword: header[keyword].value for keyword in _OF_INSTANCE if keyword in header})
+        source.update(_only(header, _OF_INSTANCE))
         sources.append(source)
     return sources
+
+
+def _only(header: Dataset, keywords: Sequence[str]) -> dict[str, Any]:
+    """Return the values of a header; a thickness that is not one is empty."""
+    found = {keyword: header[keyword].value for keyword in keywords if keyword in header}
+    return found | {keyword: _positive(found[keyword]) for keyword in _THICKNESS if keyword in found}
+
+
+def _groups(header: Dataset) -> dict[str, Any]:
+    """Return the functional groups of a multi-frame object with nothing but the geometry, what is equal as shared."""
+    frames = header.PerFrameFunctionalGroupsSequence
+    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+
+    def kept(frame: Dataset, names: Sequence[str]) -> Dataset:
+        groups = Dataset()
+        for name in names:
+            item = Dataset()
+            item.update(_only((frame.get(name) or shared[name].value)[0], (*_OF_SERIES, *_THICKNESS, *_OF_INSTANCE)))
+            setattr(groups, name, [item])
+        return groups
+
+    return {
+        "SharedFunctionalGroupsSequence": [kept(frames[0], _OF_ALL_FRAMES)],
+        "PerFrameFunctionalGroupsSequence": [kept(frame, _OF_FRAME) for frame in frames],
+    }
 
 
 def _positive(value: Any) -> float | None:

@@ -25,7 +25,7 @@ _IS_OTHER = re.compile(
     r"t2|\bpd\b|dwi|dti|diff|adc\b|trace|swi\b|swan|tof\b|angio|\bmra\b|mrv\b|bold|fmri|epi\b|perf|asl\b|field|\bb0\b"
     r"|dark.?fluid|ciss|fiesta|stir\b|\bdir\b|fgatir|phase.?contrast|\bloc|scout|survey|screen|\bm(?:in)?ip\b"
     r"|map(?:s|ping)?\b|t1[ -]?images|t1 ?rho|\binv[ -]?[12]\b|\bmpr range"
-    r"|dixon.*\b(?:f|fat|opp|op|out)\b|\b(?:fat|out-?phase) ?:",
+    r"|dixon(?=.*\b(?:f|fat|opp|op|out)\b)|\b(?:fat|out-?phase) ?:",
     re.IGNORECASE,
 )
 _IS_FLAIR = re.compile(r"flair", re.IGNORECASE)

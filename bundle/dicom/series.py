@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,12 @@ _TAGS = [
     *("Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "AngioFlag"),
     *("Manufacturer", "ContrastBolusAgent", "RepetitionTime", "EchoTime", "InversionTime"),
 ]
+_WORDS = re.compile(
+    r"[23]d|adc|angio|asl|ax(?:ial)?|bold|bravo|c|ce|contrast|cor(?:onal)?|ct|cube|den|diff|dixon|dti|dwi|epi|ffe|fgre"
+    r"|flair|flash|f?se|f?spgr|gd|gre|head|images|inv[12]|iso|km|localizer|mp2?rage|mpr|mra|oblique|pd|perf|phase|plane"
+    r"|post|pre|rage|sag(?:ittal)?|scout|sense|space|stir|survey|swi|t[12]w?|tfe|tof|tra|trace|tse|uni|vibe|water|without",
+    re.IGNORECASE,
+)
 _SAME_DIRECTION = 1e-3
 _SAME_MM = 0.01
 _SAME_STEP = 0.05  # positions are text, and some scanners round them
@@ -64,13 +71,15 @@ class Series:
     @property
     def number(self) -> str:
         """The scanner's number of the series; empty if it has none."""
-        return str(self.headers[0].get("SeriesNumber") or "")
+        number = str(self.headers[0].get("SeriesNumber") or "")
+        return number if number.isdecimal() else ""
 
     @property
     def description(self) -> str:
-        """The scanner's name of the series."""
+        """The words of the field in the scanner's name of the series, a free text that can name the patient."""
         header = self.headers[0]
-        return str(header.get("SeriesDescription") or header.get("ProtocolName") or "no description")
+        name = str(header.get("SeriesDescription") or header.get("ProtocolName") or "")
+        return " ".join(word for word in re.findall(r"[^\W_]+", name) if _WORDS.fullmatch(word))
 
     @property
     def folder(self) -> Path:
@@ -78,7 +87,7 @@ class Series:
         return self.files[0].parent
 
     def __str__(self) -> str:
-        return f"series {self.number or self.uid} ({self.description})"
+        return f"series {self.number or self.uid}" + f" ({self.description})" * bool(self.description)
 
 
 class Slices(NamedTuple):

@@ -55,7 +55,7 @@ def test_the_real_series_from_its_folder_to_a_segmentation_and_a_report(real_ser
     done = segment(real_series, tmp_path, "--structured_report")
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr == ""
-    taken = f"{real_series}: taken: series 5 (SAG MPRAGE 220 FOV): T1w, 192 slices of 0.9 mm"
+    taken = f"{real_series}: taken: series 5 (SAG MPRAGE): T1w, 192 slices of 0.9 mm"
     assert taken in done.stdout
     assert taken in (tmp_path / "segment.log").read_text()
     stem = "series-5_space-orig_label-L_desc-lesion"
@@ -141,7 +141,7 @@ def test_nothing_in_the_folder_of_a_study_is_left_out_unsaid(head_series: list[D
     assert done.returncode == 0, done.stderr[-2000:]
     log = (tmp_path / "results" / "segment.log").read_text()
     for line in (
-        f"{folder}: taken: series 5 (SAG MPRAGE 220 FOV): T1w, 48 slices of 3.6 mm",
+        f"{folder}: taken: series 5 (SAG MPRAGE): T1w, 48 slices of 3.6 mm",
         f"{folder}: passed over: series 2 (localizer): its name says 'loc'",
         f"{folder}: left out: 1 DICOM files: copies of others, or the index of a CD",
         f"{folder}: left out: 2 files: 1 not DICOM (.txt), 1 unreadable, or a link to nothing",

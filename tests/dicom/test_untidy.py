@@ -204,6 +204,17 @@ def test_a_multi_frame_object_may_be_untidy_too(head_series: list[Dataset], tmp_
     assert segmentation.PatientBirthDate == ""
 
 
+def test_a_multi_frame_object_may_give_what_its_frames_share_with_each_frame(
+    head_series: list[Dataset], tmp_path: Path
+) -> None:
+    whole = enhanced(head_series)
+    (shared,) = whole.SharedFunctionalGroupsSequence
+    for frame in whole.PerFrameFunctionalGroupsSequence:
+        frame.update(shared)
+    del whole.SharedFunctionalGroupsSequence
+    objects([whole], tmp_path)
+
+
 def test_positions_that_are_no_numbers_are_refused_in_a_sentence(head_series: list[Dataset], tmp_path: Path) -> None:
     for number, values in enumerate(({"PixelSpacing": b"3,4\\3,4"}, {"ImagePositionPatient": b"1\\2"})):
         folder = save(raw(head_series, **values), tmp_path / str(number))
