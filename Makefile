@@ -42,8 +42,9 @@ test-openvino: $(BIN)/.ready  ## the OpenVINO backend, which stays installed
 	$(BIN)/pip install --quiet -r requirements/openvino.txt
 	$(BIN)/python -m pytest -m openvino
 
-test-dicom: $(BIN)/.ready  ## DICOM in and out, a receiver beside a real Orthanc; the packages stay installed
+test-dicom: $(BIN)/.ready  ## DICOM in and out, a receiver beside a real Orthanc; packages and Orthanc stay installed
 	$(BIN)/pip install --quiet -r requirements/dicom.txt
+	@command -v Orthanc >/dev/null || command -v /usr/sbin/Orthanc >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y orthanc; } || { echo "Orthanc is missing: as root, apt-get install orthanc" >&2; exit 1; }
 	$(BIN)/python -m pytest -m dicom
 
 test-cluster: $(BIN)/.ready  ## two Ray nodes in a network of their own; Ray stays installed

@@ -13,6 +13,7 @@ import pytest
 
 from bundle.data.simulate import Head, load_head
 from bundle.mni import TEMPLATE
+from tests.suites import pytest_configure, pytest_runtest_makereport  # noqa: F401
 
 WriteNifti = Callable[..., Path]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +14,12 @@ import numpy as np
 import pydicom
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from pydicom import uid
+from pydicom.dataset import Dataset
 
+from bundle.dicom.headers import drop_unreadable, read_dicom
 from bundle.dicom.series import Slices
 from bundle.errors import InputError
-from bundle.files import replacing
+from bundle.transforms.writers import save_on_grid
 
 __all__ = ["TRANSFER_SYNTAXES", "convert_series", "stage_series", "to_slices"]
 
@@ -49,14 +50,35 @@ def _check_pixels(file: Path, syntax: uid.UID) -> None:
         )
     if syntax.is_compressed:  # the decoder notices
         return
-    instance = pydicom.dcmread(file, specific_tags=[*_SIZES, "PixelData"])
+    instance = read_dicom(file, specific_tags=[*_SIZES, "PixelData"])
     expected = math.prod(int(instance.get(name) or 1) for name in _SIZES) // 8
     if (found := len(instance.get("PixelData", b""))) < expected:
         raise InputError(f"{file} has {found} bytes of pixels where {expected} are expected: copy or export it again.")
 
 
+def _transfer_syntax(header: Dataset) -> uid.UID:
+    """Return the transfer syntax of an instance, by how it was read if it does not say."""
+    implicit, little = header.original_encoding
+    by_reading = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+    return header.file_meta.get("TransferSyntaxUID") or (uid.ImplicitVRLittleEndian if implicit else by_reading)
+
+
+def _rewrite(file: Path, syntax: uid.UID, staged: Path) -> None:
+    """Write an instance with a preamble, in a transfer syntax that dcm2niix reads."""
+    instance = read_dicom(file)
+    instance.file_meta.TransferSyntaxUID = syntax
+    if syntax == uid.ExplicitVRBigEndian:
+        drop_unreadable(instance)
+        instance.PixelData = instance.pixel_array.astype(f"<u{instance.BitsAllocated // 8}").tobytes()
+    instance.preamble = bytes(128)
+    if syntax in _REWRITTEN:
+        instance.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    implicit = syntax == uid.ImplicitVRLittleEndian
+    pydicom.dcmwrite(staged, instance, implicit_vr=implicit, little_endian=True, force_encoding=True)
+
+
 def stage_series(files: Sequence[Path], folder: Path) -> None:
-    """Put the instances of a series into a folder: links, or copies in a transfer syntax that dcm2niix reads.
+    """Put the instances of a series into a folder: links, or copies that dcm2niix reads.
 
     Args:
         files: the instances.
@@ -66,15 +88,12 @@ def stage_series(files: Sequence[Path], folder: Path) -> None:
         InputError: if the pixels of an instance cannot be decoded, or are not complete.
     """
     for number, file in enumerate(files):
-        syntax = pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
+        header = read_dicom(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+        syntax = _transfer_syntax(header)
         _check_pixels(file, syntax)
         staged = folder / f"{number:05}.dcm"
-        if syntax in _REWRITTEN:
-            instance = pydicom.dcmread(file)
-            if syntax == uid.ExplicitVRBigEndian:
-                instance.PixelData = instance.pixel_array.astype(f"<u{instance.BitsAllocated // 8}").tobytes()
-            instance.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-            pydicom.dcmwrite(staged, instance, implicit_vr=False, little_endian=True, force_encoding=True)
+        if syntax in _REWRITTEN or not header.preamble:
+            _rewrite(file, syntax, staged)
         else:
             staged.symlink_to(file.resolve())
 
@@ -95,9 +114,10 @@ def convert_series(files: Sequence[Path], slices: Slices, image: Path) -> None:
     try:
         with TemporaryDirectory() as name:
             converted = _convert(files, Path(name), where)
-            to_slices(nib.load(converted), slices, where)
-            with replacing(image) as unfinished:
-                shutil.copyfile(converted, unfinished)
+            volume = nib.load(converted)
+            to_slices(volume, slices, where)
+            voxels = np.asarray(volume.dataobj)  # dcm2niix writes comments of the scanner into its header
+            save_on_grid(voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels, volume, image)
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"The series in {where} could not be converted: {reason}.") from error
@@ -109,9 +129,9 @@ def _convert(files: Sequence[Path], folder: Path, where: Path) -> Path:
     staged.mkdir()
     converted.mkdir()
     stage_series(files, staged)
-    words = [dcm2niix.bin, *["-b", "n", "-z", "i", "-1", "-f", "image", "-o"], str(converted), str(staged)]
+    words = [dcm2niix.bin, *["-b", "n", "-z", "n", "-f", "image", "-o"], str(converted), str(staged)]
     done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False)
-    volumes = sorted(converted.glob("*.nii.gz"))
+    volumes = sorted(converted.glob("*.nii"))
     if len(volumes) != 1:
         lines = (done.stdout + done.stderr).splitlines()
         message = next((line for line in lines if line.startswith(("Error", "Warning"))), "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +12,12 @@ from typing import Any
 
 import highdicom as hd
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, generate_uid
 
+from bundle.dicom.headers import patient_and_study, read_dicom
 from bundle.volumes.inputs import Algorithm
 
 __all__ = [
@@ -48,11 +50,13 @@ SERIES_NUMBER_OFFSET = 1000
 """The distance of a segmentation's series number from its source's, and of a report's from its segmentation's."""
 
 _PINK = hd.color.CIELabColor(60.0, 80.0, -20.0)
-# A segmentation takes these from its source; some scanners and anonymisers leave them out.
-_OF_PATIENT_AND_STUDY = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+_OF_SERIES = (
+    *("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Rows", "Columns"),
+    *("ImageOrientationPatient", "PixelSpacing", "NumberOfFrames"),
 )
+_OF_ALL_FRAMES, _OF_FRAME = ("PixelMeasuresSequence", "PlaneOrientationSequence"), ("PlanePositionSequence",)
+_OF_INSTANCE = ("SOPClassUID", "SOPInstanceUID", "ImagePositionPatient")
+_THICKNESS = ("SliceThickness", "SpacingBetweenSlices")
 
 
 def stable_uid(*parts: str | bytes) -> UID:
@@ -62,13 +66,56 @@ def stable_uid(*parts: str | bytes) -> UID:
 
 
 def read_source(files: Sequence[Path]) -> list[Dataset]:
-    """Return the headers of a series with all attributes that an object made from it must take over."""
-    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
-    for header in headers:
-        for keyword in _OF_PATIENT_AND_STUDY:
-            if keyword not in header:
-                setattr(header, keyword, "")
-    return headers
+    """Return of each instance of a series only what objects made from it take over: patient, study and geometry."""
+    shared, sources = Dataset(), list[Dataset]()
+    for file in files:
+        header = read_dicom(file, stop_before_pixels=True)
+        if not sources:
+            shared, _ = patient_and_study(header)
+            number = str(header.get("SeriesNumber") or 0)
+            shared.SeriesNumber = int(number) if re.fullmatch(r"\d{1,8}", number) else 0
+            shared.update(_only(header, (*_OF_SERIES, *_THICKNESS)))
+            shared.setdefault("SliceThickness", None)
+            if "PerFrameFunctionalGroupsSequence" in header:
+                shared.update(_groups(header))
+        source = Dataset()
+        source.update(shared)
+        source.update(_only(header, _OF_INSTANCE))
+        sources.append(source)
+    return sources
+
+
+def _only(header: Dataset, keywords: Sequence[str]) -> dict[str, Any]:
+    """Return the values of a header; a thickness that is not one is empty."""
+    found = {keyword: header[keyword].value for keyword in keywords if keyword in header}
+    return found | {keyword: _positive(found[keyword]) for keyword in _THICKNESS if keyword in found}
+
+
+def _groups(header: Dataset) -> dict[str, Any]:
+    """Return the functional groups of a multi-frame object with nothing but the geometry, what is equal as shared."""
+    frames = header.PerFrameFunctionalGroupsSequence
+    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+
+    def kept(frame: Dataset, names: Sequence[str]) -> Dataset:
+        groups = Dataset()
+        for name in names:
+            item = Dataset()
+            item.update(_only((frame.get(name) or shared[name].value)[0], (*_OF_SERIES, *_THICKNESS, *_OF_INSTANCE)))
+            setattr(groups, name, [item])
+        return groups
+
+    return {
+        "SharedFunctionalGroupsSequence": [kept(frames[0], _OF_ALL_FRAMES)],
+        "PerFrameFunctionalGroupsSequence": [kept(frame, _OF_FRAME) for frame in frames],
+    }
+
+
+def _positive(value: Any) -> float | None:
+    """Return a length as a number, or None if it is missing or not one."""
+    try:
+        return float(value) if 0 < float(value) < math.inf else None
+    except (TypeError, ValueError):
+        return None
 
 
 def make_segmentation(source: Sequence[Dataset], mask: np.ndarray, algorithm: Algorithm) -> hd.seg.Segmentation:
@@ -97,7 +144,7 @@ def make_segmentation(source: Sequence[Dataset], mask: np.ndarray, algorithm: Al
         hd.seg.SegmentationTypeValues.BINARY,
         [segment],
         series_instance_uid=stable_uid("series", *identity),
-        series_number=int(first.get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
+        series_number=int(first.SeriesNumber) + SERIES_NUMBER_OFFSET,
         sop_instance_uid=stable_uid("segmentation", *identity),
         instance_number=1,
         manufacturer=MANUFACTURER,

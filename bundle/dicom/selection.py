@@ -18,19 +18,34 @@ _MAX_TE_MS = 15.0  # T1w scans have 2 to 14; other scans with less are recognise
 _MAX_TR_MS = 1000.0  # of a spin echo without inversion
 _T1_TI_MS = (300.0, 1400.0)  # fluid is nulled from 1700
 
-_IS_T1 = re.compile(r"t1|mp_?2?rage|bravo|f?spgr|\btfl3d|\btfe\b|\bvibe\b", re.IGNORECASE)
+_IS_T1 = re.compile(
+    r"t1|mp[ -]?2?[ -]?rage|bravo|f?spgr|\btfl3d|\btfe\b|\bvibe\b|\buni[ -]?(?:images|den)\b", re.IGNORECASE
+)
 _IS_OTHER = re.compile(
     r"t2|\bpd\b|dwi|dti|diff|adc\b|trace|swi\b|swan|tof\b|angio|\bmra\b|mrv\b|bold|fmri|epi\b|perf|asl\b|field|\bb0\b"
-    r"|dark.?fluid|ciss|fiesta|\bloc|scout|survey|map\b",
+    r"|dark.?fluid|ciss|fiesta|stir\b|\bdir\b|fgatir|phase.?contrast|\bloc|scout|survey|screen|\bm(?:in)?ip\b"
+    r"|map(?:s|ping)?\b|t1[ -]?images|t1 ?rho|\binv[ -]?[12]\b|\bmpr range"
+    r"|dixon(?=.*\b(?:f|fat|opp|op|out)\b)|\b(?:fat|out-?phase) ?:",
     re.IGNORECASE,
 )
 _IS_FLAIR = re.compile(r"flair", re.IGNORECASE)
+_AGENT = r"(?:gd|gad\w*|km|kontrast\w*|contrast\w*|ce|c|mdc|dotarem|magnevist|multihance|omniscan|prohance|clariscan)\b"
 _IS_ENHANCED = re.compile(
-    r"\+ ?c\b|\bgd\b|gado|\bpost\b|\bkm\b|(?<!w/o )(?<!without )(?<!no )(?<!non )(?<!pre )contrast", re.IGNORECASE
+    rf"\+ ?c\b|\bc ?\+|t1w? ?{_AGENT}|\b(?!c\b){_AGENT}|\benhanced\b"
+    r"|\bpost(?:contrast|gad\w*|gd|km)?\b(?![ -]?(?:fossa|op|surg|stroke|treat))",
+    re.IGNORECASE,
 )
+_IS_PLAIN = re.compile(
+    rf"\b(?:without|w/?o|no|non|pre|ohne|vor|sans|avant|senza|sin)[ -]?(?:iv )?{_AGENT}"
+    r"|\bpre\b(?![ -]?(?:op|surg|treat))|\bw/?o$|\bnativ|\bunenhanced",
+    re.IGNORECASE,
+)
+_NO_AGENT = ("", "NO", "NONE", "N/A", "NA", "-", "0")
+_IS_SECOND_CHOICE = re.compile(r"\buni[ -]?den\b|dixon.*\b(?:w|water)\b|\bwater ?:", re.IGNORECASE)
 _OTHER_IMAGES = (
     *("LOCALIZER", "ADC", "FA", "TRACEW", "PHASE", "P", "MPR", "MIP", "PROJECTION IMAGE", "SCREEN SAVE"),
-    *("SUBTRACTION", "T1 MAP", "T2 MAP", "PERFUSION"),
+    *("SUBTRACTION", "T1 MAP", "T2 MAP", "PERFUSION", "REFORMATTED", "MIN IP", "MNIP"),
+    *("F", "FAT", "OPP_PHASE", "OUT_PHASE", "OPPOSED_PHASE"),
 )
 
 
@@ -57,21 +72,33 @@ class Choice(NamedTuple):
 
 def _number(header: Dataset, name: str) -> float | None:
     try:
-        return float(header.get(name))
+        return float(str(header.get(name)).replace(",", "."))
     except (TypeError, ValueError):
         return None
 
 
 def _names(header: Dataset) -> str:
-    names = (header.get(keyword) or "" for keyword in ("SeriesDescription", "ProtocolName"))
-    return " ".join(map(str, names)).replace("_", " ")
+    """Return the name of a series, and that of its protocol if the first does not say what it is.
+
+    GE's ``ProtocolName`` is that of the whole examination.
+    """
+    name, protocol = (
+        str(header.get(keyword) or "").replace("_", " ") for keyword in ("SeriesDescription", "ProtocolName")
+    )
+    said = any(kind.search(name) for kind in (_IS_T1, _IS_OTHER, _IS_FLAIR))
+    return name if said or str(header.get("Manufacturer")).upper().startswith("GE") else f"{name} {protocol}"
+
+
+def _kinds(header: Dataset) -> list[str]:
+    kinds = header.get("ImageType") or ()
+    return [kinds] if isinstance(kinds, str) else [str(kind) for kind in kinds]
 
 
 def _why_not_t1(header: Dataset) -> str:
     """Return why a series is not T1w, by its image type and its name, then by its times; empty if it is T1w."""
     if header.get("Modality") != "MR" or header.SOPClassUID not in MR_IMAGES:
         return f"it holds {header.SOPClassUID.name}"
-    kinds = [kind for kind in header.get("ImageType") or () if kind in _OTHER_IMAGES]
+    kinds = [kind for kind in _kinds(header) if kind in _OTHER_IMAGES]
     if kinds:
         return f"its images are of type {kinds[0]}"
     if header.get("AngioFlag") == "Y":
@@ -98,14 +125,21 @@ def _why_not_by_times(header: Dataset, named: bool) -> str:
     return ""
 
 
-def _preference(series: Series, slices: Slices) -> tuple[tuple[bool, bool, float, int], str]:
+def _is_enhanced(header: Dataset) -> bool:
+    """Return whether a contrast agent was given; a name that denies it is right: agents are noted for whole studies."""
+    names = _names(header)
+    agent = str(header.get("ContrastBolusAgent") or "").strip().upper() not in _NO_AGENT
+    return not _IS_PLAIN.search(names) and bool(agent or _IS_ENHANCED.search(names))
+
+
+def _preference(series: Series, slices: Slices) -> tuple[tuple[bool, bool, bool, float, int], str]:
     """Return the key that sorts the preferred series first, and the same in words."""
     header = series.headers[0]
-    enhanced = bool(header.get("ContrastBolusAgent") or _IS_ENHANCED.search(_names(header)))
-    derived = "DERIVED" in (header.get("ImageType") or ())
+    enhanced, second = _is_enhanced(header), bool(_IS_SECOND_CHOICE.search(_names(header)))
+    derived = "DERIVED" in _kinds(header)
     count, thickness_mm = slices.shape[0], round(float(np.linalg.norm(slices.affine[:3, 0])), 2)
     words = f"{count} slices of {thickness_mm:g} mm" + ", after contrast" * enhanced + ", derived" * derived
-    return (enhanced, derived, thickness_mm, -count), words
+    return (enhanced, second, derived, thickness_mm, -count), words
 
 
 def _asked_for(study: Sequence[Series], asked: str) -> Choice:
@@ -125,7 +159,9 @@ def choose_series(study: Sequence[Series], asked: str | None = None) -> Choice:
 
     A series is T1w if it is MR, neither its image type nor its name says otherwise, its echo time is at most 15 ms, its
     inversion time, if any, is 300 to 1400 ms, and its name says T1w or its repetition time without inversion is at most
-    1000 ms. A series that is not a complete stack of slices is passed over.
+    1000 ms. Of MP2RAGE, the uniform image comes before the denoised one and the inversions are passed over; of Dixon,
+    the images in phase come before water, and the others are passed over. A series that is not a complete stack of
+    slices is passed over.
 
     Args:
         study: its series.

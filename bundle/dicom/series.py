@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     EnhancedMRImageStorage,
@@ -17,6 +17,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
+from bundle.dicom.headers import drop_unreadable, read_dicom
 from bundle.errors import InputError
 from bundle.headers import check_slice_count
 
@@ -32,11 +33,18 @@ _PLACE = {
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
 }
+_LENGTHS = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
 _TAGS = [
     *(*_IDENTITY, *_GRID, *_PLACE, "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "AngioFlag"),
-    *("ContrastBolusAgent", "RepetitionTime", "EchoTime", "InversionTime"),
+    *("Manufacturer", "ContrastBolusAgent", "RepetitionTime", "EchoTime", "InversionTime"),
 ]
+_WORDS = re.compile(
+    r"[23]d|adc|angio|asl|ax(?:ial)?|bold|bravo|c|ce|contrast|cor(?:onal)?|ct|cube|den|diff|dixon|dti|dwi|epi|ffe|fgre"
+    r"|flair|flash|f?se|f?spgr|gd|gre|head|images|inv[12]|iso|km|localizer|mp2?rage|mpr|mra|oblique|pd|perf|phase|plane"
+    r"|post|pre|rage|sag(?:ittal)?|scout|sense|space|stir|survey|swi|t[12]w?|tfe|tof|tra|trace|tse|uni|vibe|water|without",
+    re.IGNORECASE,
+)
 _SAME_DIRECTION = 1e-3
 _SAME_MM = 0.01
 _SAME_STEP = 0.05  # positions are text, and some scanners round them
@@ -63,13 +71,15 @@ class Series:
     @property
     def number(self) -> str:
         """The scanner's number of the series; empty if it has none."""
-        return str(self.headers[0].get("SeriesNumber") or "")
+        number = str(self.headers[0].get("SeriesNumber") or "")
+        return number if number.isdecimal() else ""
 
     @property
     def description(self) -> str:
-        """The scanner's name of the series."""
+        """The words of the field in the scanner's name of the series, a free text that can name the patient."""
         header = self.headers[0]
-        return str(header.get("SeriesDescription") or header.get("ProtocolName") or "no description")
+        name = str(header.get("SeriesDescription") or header.get("ProtocolName") or "")
+        return " ".join(word for word in re.findall(r"[^\W_]+", name) if _WORDS.fullmatch(word))
 
     @property
     def folder(self) -> Path:
@@ -77,7 +87,7 @@ class Series:
         return self.files[0].parent
 
     def __str__(self) -> str:
-        return f"series {self.number or self.uid} ({self.description})"
+        return f"series {self.number or self.uid}" + f" ({self.description})" * bool(self.description)
 
 
 class Slices(NamedTuple):
@@ -95,7 +105,7 @@ class Slices(NamedTuple):
 
 
 def _pixels(file: Path) -> bytes:
-    return pydicom.dcmread(file).get("PixelData", b"")
+    return read_dicom(file).get("PixelData", b"")
 
 
 def _read_header(file: Path) -> Dataset | None:
@@ -105,9 +115,10 @@ def _read_header(file: Path) -> Dataset | None:
         InputError: if it cannot be read, or does not say which instance of which series it is.
     """
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+        header = read_dicom(file, stop_before_pixels=True, specific_tags=_TAGS)
         if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return None
+        drop_unreadable(header)
         missing = [name for name in _IDENTITY if not header.get(name)]
     except Exception as error:  # pydicom raises errors of many kinds on a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -198,7 +209,13 @@ def find_slices(series: Series) -> Slices:
     if missing:
         raise InputError(f"{where} does not give the positions of its slices ({', '.join(missing)}): export it again.")
     check_slice_count(where, len(frames))
-    positions, orientations, sizes = (np.array([frame[name] for frame in frames], dtype=float) for name in _PLACE)
+    try:
+        positions, orientations, sizes = (
+            np.array([frame[name] for frame in frames], dtype=float)[:, range(length)] for name, length in _LENGTHS
+        )
+    except (IndexError, TypeError, ValueError) as error:  # a decimal comma, for instance
+        reason = "does not give the positions of its slices as numbers (ImagePositionPatient, PixelSpacing)"
+        raise InputError(f"{where} {reason}: export it again.") from error
     if not _same(orientations, _SAME_DIRECTION):
         raise InputError(f"{where} has slices in several directions: a localizer or several stacks, not one volume.")
     grids = {tuple(header.get(name) for name in _GRID) for header in series.headers}

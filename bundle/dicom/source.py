@@ -14,6 +14,8 @@ import nibabel as nib
 from pydicom.dataset import Dataset
 
 from bundle.dicom.conversion import convert_series, to_slices
+from bundle.dicom.files import left_out
+from bundle.dicom.headers import drop_unreadable, patient_and_study, read_dicom
 from bundle.dicom.report import make_report
 from bundle.dicom.segmentation import make_segmentation, read_source
 from bundle.dicom.selection import Choice, choose_series
@@ -52,14 +54,16 @@ class DicomVolume(VolumeInput):
         """Return where the converted series, the DICOM segmentation and the structured report are."""
         return [self.file, *(self.result_path(output, f"desc-lesion_{kind}", ".dcm") for kind in ("mask", "report"))]
 
-    def write_extra(self, output: Path, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None) -> list[Path]:
+    def write_extra(
+        self, output: Path, mask: nib.Nifti1Image, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None
+    ) -> list[Path]:
         """Write the mask as a DICOM segmentation and, if it was asked for, a structured report."""
         assert algorithm is not None  # the segmenter names it
         where = self.instances[0].parent
-        mask = to_slices(nib.load(self.result_path(output, "desc-lesion_mask")), self.slices, where)
         try:
             source = read_source(self.instances)
-            objects: list[Dataset] = [segmentation := make_segmentation(source, mask, algorithm)]
+            segmentation = make_segmentation(source, to_slices(mask, self.slices, where), algorithm)
+            objects: list[Dataset] = [segmentation]
             if self.structured_report:
                 objects.append(make_report(source, segmentation, lesions, algorithm))
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's, if a header lacks something
@@ -98,6 +102,16 @@ def _choose(study: Sequence[Series], asked: str | None, base: Path) -> tuple[Cho
     return choice, (choice.series.folder.relative_to(base) / name).as_posix()
 
 
+def _untidy(series: Series) -> list[str]:
+    """Return a line on the values of a series that do not follow DICOM, if there are any; it does not tell them."""
+    header = read_dicom(series.files[0], stop_before_pixels=True)
+    _, changed = patient_and_study(header)
+    names = ", ".join([*changed, *drop_unreadable(header)])
+    return (
+        [f"{series} does not follow DICOM in {names}: corrected, cut or empty in what is made of it"] if names else []
+    )
+
+
 def find_studies(
     files: Iterable[Path],
     source: str | Path,
@@ -117,10 +131,11 @@ def find_studies(
         structured_report: write the volumes of the lesions as structured reports too.
 
     Returns:
-        the volumes; and a line for each series, for the log, on whether it is taken and why.
+        the volumes; and lines for the log: on each series, whether it is taken and why, and on what is left out.
     """
     base = Path(os.path.normpath(Path(source).absolute()))
     base = base if base.is_dir() else base.parent
+    files = list(files)
     found, faults = read_series(files)
     studies = [list(group) for _, group in groupby(found, key=lambda series: series.study_uid)]
     chosen = [_choose(study, asked, base) for study in studies]
@@ -135,6 +150,10 @@ def find_studies(
         else:
             instances = tuple(choice.series.files)
             volumes.append(DicomVolume(image, name, instances, choice.slices, structured_report))
-            lines += [f"{study[0].folder}: {line}" for line in choice.lines()]
+            lines += [f"{study[0].folder}: {line}" for line in (*choice.lines(), *_untidy(choice.series))]
+    read = sum(len(series.files) + len(series.contradictions) for series in found)
+    if unused := len(files) - read - len(faults):
+        lines.append(f"{source}: left out: {unused} DICOM files: copies of others, or the index of a CD")
+    lines += left_out(source, output, files)
     volumes += [RefusedVolume(file, file.relative_to(base).as_posix(), fault) for file, fault in faults.items()]
     return volumes, lines

@@ -12,6 +12,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
+import nibabel as nib
+
 from bundle.bids import parse_name
 from bundle.errors import InputError, missing_content
 from bundle.files import IMAGE_SUFFIXES, images_below, refuse_no_image, stem
@@ -100,11 +102,14 @@ class VolumeInput:
         """Return the paths of all results in the form of the source, besides those of every volume."""
         return []
 
-    def write_extra(self, output: Path, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None) -> list[Path]:
-        """Write the results in the form of the source, after the mask, and return their paths.
+    def write_extra(
+        self, output: Path, mask: nib.Nifti1Image, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None
+    ) -> list[Path]:
+        """Write the results in the form of the source, before all others, and return their paths.
 
         Args:
             output: the folder of the results.
+            mask: on the grid of ``file``.
             lesions: those of the mask.
             algorithm: what made the mask.
 

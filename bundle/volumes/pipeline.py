@@ -148,8 +148,8 @@ class VolumePipeline:
         to_mni = None if failure else meta.get("to_mni")
         lesions = find_lesions(mask, probability, source.affine, to_mni, self.regions)
         uncertainty = float(entropy_bits(probability[mask > 0]).mean()) if mask.any() else 0.0
-        files = self._write(volume, source, probability, mask, lesions)
-        files += volume.write_extra(self.output, lesions, self.algorithm)
+        files = volume.write_extra(self.output, nib.Nifti1Image(mask, source.affine), lesions, self.algorithm)
+        files += self._write(volume, source, probability, mask, lesions)
         volume_ml = sum((lesion.volume_ml for lesion in lesions), start=0.0)
         return VolumeResult(
             lesions,

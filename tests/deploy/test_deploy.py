@@ -100,7 +100,7 @@ def test_a_head_that_cannot_be_registered_is_refused_and_nothing_is_written(
     done = run(packaged, "scripts.deploy", real_series, tmp_path / "output")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        f"Error: series 5 (SAG MPRAGE 220 FOV) in {real_series} could not be segmented: "
+        f"Error: series 5 (SAG MPRAGE) in {real_series} could not be segmented: "
         "The image could not be placed in MNI space (its similarity to the template is "
     )
     assert not (tmp_path / "output").exists()

@@ -36,7 +36,7 @@ class Orthanc:
 
     def __init__(self, folder: Path, receiver_port: int) -> None:
         if PROGRAM is None:
-            pytest.skip("Orthanc is not installed: apt-get install orthanc")
+            pytest.fail("Orthanc is missing: as root, apt-get install orthanc", pytrace=False)
         self.http_port, self.dicom_port = free_port(), free_port()
         self.config = folder / "orthanc.json"
         storage = folder / "orthanc"

@@ -132,6 +132,13 @@ def _deflated(one: Dataset) -> None:
     one.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
 
 
+def without_preamble(file: Path, keep_meta: bool = False) -> None:
+    """Cut the preamble off a file, and the group of its meta information, as old archives and some exports do."""
+    content = file.read_bytes()
+    length = int.from_bytes(content[140:144], "little")
+    file.write_bytes(content[132 if keep_meta else 144 + length :])
+
+
 COMPRESSED: dict[str, Callable[[Dataset], None]] = {
     "RLE": _compressed(pydicom.uid.RLELossless),
     "JPEG-LS": _compressed(pydicom.uid.JPEGLSLossless),

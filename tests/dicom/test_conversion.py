@@ -12,13 +12,13 @@ import pydicom
 import pytest
 from nibabel.affines import apply_affine
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEGExtended12Bit
+from pydicom.uid import JPEGExtended12Bit, RLELossless
 
 from bundle.dicom.conversion import convert_series, to_slices
 from bundle.dicom.files import find_dicom_files
 from bundle.dicom.series import Slices, find_slices, read_series
 from bundle.errors import InputError
-from tests.dicom.scans import COMPRESSED, enhanced, save, save_big_endian, save_implicit
+from tests.dicom.scans import COMPRESSED, enhanced, save, save_big_endian, save_implicit, without_preamble
 
 pytestmark = pytest.mark.dicom
 
@@ -134,3 +134,22 @@ def test_an_image_on_another_grid_is_refused(head_series: list[Dataset], tmp_pat
         to_slices(nib.Nifti1Image(np.asarray(image.dataobj), shifted), slices, folder)
     with pytest.raises(InputError, match=r"converts to \(47, 64, 64\) voxels, its slices have \(48, 64, 64\)"):
         to_slices(image.slicer[1:], slices, folder)
+
+
+@pytest.mark.parametrize("kind", ["one", "all", "with meta", "implicit", "big endian", "RLE", "multi-frame"])
+def test_files_without_preamble_convert_like_the_others(
+    kind: str, head_series: list[Dataset], plain: np.ndarray, tmp_path: Path
+) -> None:
+    folder = tmp_path / "scan"
+    for one in head_series if kind == "RLE" else ():
+        one.compress(RLELossless)
+    save([enhanced(head_series)] if kind == "multi-frame" else head_series, folder)
+    writer = {"implicit": save_implicit, "big endian": save_big_endian}.get(kind)
+    for number, one in enumerate(head_series if writer else ()):
+        writer(one, folder / f"{number:03}.dcm")
+    for file in sorted(folder.iterdir())[-1 if kind == "one" else 0 :]:
+        without_preamble(file, keep_meta=kind in ("with meta", "RLE"))
+    image, slices, _ = convert(folder, tmp_path / "image.nii.gz")
+    assert np.array_equal(np.sort(np.asarray(image.dataobj), axis=None), np.sort(plain, axis=None))
+    assert slices.shape == (48, 64, 64)
+    assert kind == "multi-frame" or np.array_equal(np.asarray(image.dataobj), plain)

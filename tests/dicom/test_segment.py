@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from bundle.dicom.conversion import to_slices
 from bundle.dicom.series import find_slices, read_series
 from bundle.files import bundle_root
 from tests.conftest import WriteNifti
-from tests.dicom.scans import another, in_study, save
+from tests.dicom.scans import another, in_study, save, without_preamble
 
 pytestmark = pytest.mark.dicom
 
@@ -54,7 +55,7 @@ def test_the_real_series_from_its_folder_to_a_segmentation_and_a_report(real_ser
     done = segment(real_series, tmp_path, "--structured_report")
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr == ""
-    taken = f"{real_series}: taken: series 5 (SAG MPRAGE 220 FOV): T1w, 192 slices of 0.9 mm"
+    taken = f"{real_series}: taken: series 5 (SAG MPRAGE): T1w, 192 slices of 0.9 mm"
     assert taken in done.stdout
     assert taken in (tmp_path / "segment.log").read_text()
     stem = "series-5_space-orig_label-L_desc-lesion"
@@ -126,3 +127,34 @@ def test_a_single_slice_is_refused(head_series: list[Dataset], tmp_path: Path) -
     done = segment(tmp_path / "scan" / "003.dcm", tmp_path / "results")
     assert done.returncode == 1
     assert "has 1 slices: a head of at least 8 is expected" in done.stderr
+
+
+def test_nothing_in_the_folder_of_a_study_is_left_out_unsaid(head_series: list[Dataset], tmp_path: Path) -> None:
+    """Slices without preamble are used; other series, copies, texts and links to nothing are named."""
+    folder = save(head_series, tmp_path / "scan")
+    save(another(head_series[:3], 2, "localizer"), tmp_path / "scan", "loc{}.dcm")
+    shutil.copy(folder / "000.dcm", folder / "copy of 000.dcm")
+    (folder / "notes.txt").write_text("text")
+    (folder / "051.dcm").symlink_to(folder / "annexed")
+    without_preamble(folder / "047.dcm")
+    done = segment(tmp_path / "scan", tmp_path / "results")
+    assert done.returncode == 0, done.stderr[-2000:]
+    log = (tmp_path / "results" / "segment.log").read_text()
+    for line in (
+        f"{folder}: taken: series 5 (SAG MPRAGE): T1w, 48 slices of 3.6 mm",
+        f"{folder}: passed over: series 2 (localizer): its name says 'loc'",
+        f"{folder}: left out: 1 DICOM files: copies of others, or the index of a CD",
+        f"{folder}: left out: 2 files: 1 not DICOM (.txt), 1 unreadable, or a link to nothing",
+    ):
+        assert done.stdout.count(line) == log.count(line) == 1
+
+
+def test_a_file_that_begins_as_dicom_and_is_damaged_is_named(head_series: list[Dataset], tmp_path: Path) -> None:
+    save(head_series, tmp_path / "scan")
+    without_preamble(tmp_path / "scan" / "047.dcm")
+    whole = (tmp_path / "scan" / "047.dcm").read_bytes()
+    (tmp_path / "scan" / "047.dcm").write_bytes(whole[:60])
+    done = segment(tmp_path / "scan", tmp_path / "results")
+    assert done.returncode == 1
+    assert "047.dcm has no " in done.stderr
+    assert "it is a damaged DICOM file, copy or export it again" in done.stderr
