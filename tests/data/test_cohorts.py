@@ -535,7 +535,7 @@ def test_each_file_is_decompressed_once_to_check_it_and_no_image_is_kept(
     checked, read = [], []
     proxy = nib.arrayproxy.ArrayProxy
     whole = proxy.__array__
-    monkeypatch.setattr("bundle.checks.check_gzip", checked.append)
+    monkeypatch.setattr("bundle.headers.check_gzip", checked.append)
     monkeypatch.setattr(
         proxy, "__array__", lambda self, *given: read.append(Path(self.file_like)) or whole(self, *given)
     )
