@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -179,6 +179,14 @@ def batch_on_machine(expected: Mapping[str, str], options: SegmentOptions, outpu
     return batch
 
 
+def _tell(backend: str, choices: Sequence[str]) -> None:
+    """Log the backend, and log and print the lines on which series were chosen."""
+    for line in (f"Network: {backend}", *choices):
+        logging.getLogger("bundle").info("%s", line)
+    for line in choices:
+        print(line)
+
+
 def run(
     source: str,
     output: str,
@@ -221,10 +229,7 @@ def run(
     batch.pipeline.early = early if workers == 0 else None  # it cannot be given to another process
     with nullcontext() if ray is None else connected(ray):
         begin_output(target, alone=shard is None)
-        for line in (f"Network: {backend}", *choices):
-            logging.getLogger("bundle").info("%s", line)
-        for line in choices:
-            print(line)
+        _tell(backend, choices)
         build = partial(batch_on_machine, _identity(batch, backend), options.for_other_machines(), target)
         ready = time.perf_counter()
         try:

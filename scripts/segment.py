@@ -50,7 +50,7 @@ def segment(
         ray: "host:port" of a Ray cluster (pip install -r requirements/ray.txt) that this machine belongs to, to spread
             the volumes over its machines; OUTPUT must be in a folder that they share (docs/many_machines.md).
         progress: show a bar.
-        timing: print at the end how long each step took.
+        timing: print at the end how long each step took; a single head is registered during the imports.
     """
     begin = time.perf_counter()
     early = _begin_registration(Path(source), options)
