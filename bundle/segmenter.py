@@ -89,6 +89,7 @@ def _batch(parser: ConfigParser, options: SegmentOptions, output: Path, workers:
         options,
         regions=regions,
         algorithm=Algorithm(f"{type(network).__name__} for stroke lesions", version, weights, threshold),
+        quality=get("trained_with").quality,
     )
 
     @torch.inference_mode()

@@ -14,6 +14,7 @@ import torch
 
 from bundle.errors import InputError, missing_content
 from bundle.files import read_json, write_json
+from bundle.quality import QualityModel
 from bundle.transforms.preprocessing import Box, Space
 from bundle.transforms.slices import Plane
 
@@ -42,6 +43,16 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float)  # bool is an int
 
 
+def _is_quality_model(value: Any) -> bool:
+    if value is None or isinstance(value, QualityModel):
+        return True
+    try:
+        model = QualityModel(**value)
+    except (TypeError, ValueError):
+        return False
+    return all(map(_is_number, (*model.dice, *model.lesion, model.least_dice)))
+
+
 _POSITIVE = ("a number above 0", lambda value: _is_number(value) and 0 < value < float("inf"))
 _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "space": _one_of(Space),
@@ -56,6 +67,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "threshold": ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
     "epoch": ("a whole number or null", lambda value: value is None or type(value) is int),
     "validation_dice": ("a number or null", lambda value: value is None or _is_number(value)),
+    "quality": ("null, or dice and lesion with three numbers each and least_dice", _is_quality_model),
 }
 
 
@@ -73,6 +85,7 @@ class WeightsSettings:
         threshold: probability from which a voxel is lesion.
         epoch: epoch of the weights; None if unknown.
         validation_dice: mean Dice of that epoch's validation; None if there was none.
+        quality: predicts how good a mask is; None until ``scripts.quality`` has fitted it to validation cases.
 
     Raises:
         InputError: when a value cannot be used.
@@ -87,6 +100,7 @@ class WeightsSettings:
     threshold: float = 0.5
     epoch: int | None = None
     validation_dice: float | None = None
+    quality: QualityModel | None = None
 
     def __post_init__(self) -> None:
         for name, (expected, is_valid) in _EXPECTED.items():
@@ -94,6 +108,8 @@ class WeightsSettings:
             if not is_valid(value):
                 raise InputError(f"{name} is {value!r}: {expected} is expected.")
         object.__setattr__(self, "offsets", tuple(self.offsets))
+        if isinstance(self.quality, Mapping):
+            object.__setattr__(self, "quality", QualityModel(**self.quality))
 
     @property
     def slice_size(self) -> int:

@@ -21,7 +21,7 @@ NAME = "stroke_lesion_t1w_segmentation"
 
 # Commands for inference and training. Those of the thesis and of this repository's own pages are left out.
 _COMMANDS = (
-    *("average", "curve", "demo", "deploy", "dicom_receiver", "export", "picture", "prepare", "segment"),
+    *("average", "curve", "demo", "deploy", "dicom_receiver", "export", "picture", "prepare", "quality", "segment"),
     "simulate",
 )
 _PARTS = (

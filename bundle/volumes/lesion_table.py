@@ -34,6 +34,8 @@ class VolumeLesion(NamedTuple):
         region: that with most of the lesion; empty without an atlas, or outside its regions.
         mean_probability: over the lesion.
         mean_uncertainty: the entropy of the probability in bits, 0..1.
+        lesion_probability: that it touches a true lesion, see :class:`bundle.quality.QualityModel`; None if the weights
+            have no such model.
     """
 
     number: int
@@ -45,6 +47,7 @@ class VolumeLesion(NamedTuple):
     region: str
     mean_probability: float
     mean_uncertainty: float
+    lesion_probability: float | None = None
 
     @property
     def centre_mm(self) -> tuple[float, float, float]:

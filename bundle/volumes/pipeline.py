@@ -19,6 +19,7 @@ from bundle.files import write_json
 from bundle.headers import check_header
 from bundle.nifti import load_image
 from bundle.options import SegmentOptions
+from bundle.quality import QualityModel, expected_dice
 from bundle.transforms import LogitsToMask, VolumePreprocessing
 from bundle.transforms.writers import save_on_grid
 from bundle.volumes.inputs import Algorithm, VolumeInput
@@ -29,7 +30,6 @@ from bundle.volumes.view import save_view
 __all__ = ["PreparedVolume", "VolumePipeline", "VolumeResult"]
 
 _HUGE_ML = 400.0
-_UNCERTAIN_BITS = 0.6
 _COARSE_MM = 2.0
 
 
@@ -52,6 +52,9 @@ class VolumeResult(NamedTuple):
         lesions: the largest first.
         volume_ml: the volume of all lesions.
         uncertainty: mean entropy over the mask in bits, 0..1; 0 for an empty mask.
+        expected_dice: of the mask, see :func:`bundle.quality.expected_dice`.
+        predicted_dice: of the mask, see :class:`bundle.quality.QualityModel`; None for an empty mask, and where the
+            weights have no such model.
         similarity: of the head to the MNI template, or None where it was not registered.
         warnings: sentences on why someone should look at it.
         files: the files that were written, relative to the output folder.
@@ -61,6 +64,8 @@ class VolumeResult(NamedTuple):
     lesions: list[VolumeLesion]
     volume_ml: float
     uncertainty: float
+    expected_dice: float
+    predicted_dice: float | None
     similarity: float | None
     warnings: list[str]
     files: list[str]
@@ -78,6 +83,7 @@ class VolumePipeline:
         options: which results are written besides mask and picture, and the smallest lesion.
         regions: an atlas in MNI space, for the region of each lesion.
         algorithm: what makes the masks, for results that name it.
+        quality: predicts how good a mask is.
         early: the registration of one volume that began before; only in the process that began it.
 
     Raises:
@@ -95,6 +101,7 @@ class VolumePipeline:
     options: SegmentOptions = field(default_factory=SegmentOptions)
     regions: RegionAtlas | None = None
     algorithm: Algorithm | None = None
+    quality: QualityModel | None = None
     early: EarlyRegistration | None = None
 
     def __post_init__(self) -> None:
@@ -148,18 +155,42 @@ class VolumePipeline:
         to_mni = None if failure else meta.get("to_mni")
         lesions = find_lesions(mask, probability, source.affine, to_mni, self.regions)
         uncertainty = float(entropy_bits(probability[mask > 0]).mean()) if mask.any() else 0.0
+        volume_ml = sum((lesion.volume_ml for lesion in lesions), start=0.0)
+        expected, predicted = expected_dice(mask, probability), None
+        if self.quality is not None and lesions:
+            predicted = self.quality.predicted_dice(expected, volume_ml)
+            lesions = [
+                each._replace(lesion_probability=self.quality.lesion_probability(each.mean_probability, each.volume_ml))
+                for each in lesions
+            ]
         files = volume.write_extra(self.output, nib.Nifti1Image(mask, source.affine), lesions, self.algorithm)
         files += self._write(volume, source, probability, mask, lesions)
-        volume_ml = sum((lesion.volume_ml for lesion in lesions), start=0.0)
         return VolumeResult(
             lesions,
             volume_ml,
             uncertainty,
+            expected,
+            predicted,
             meta.get("mni_similarity"),
-            _warnings(source, volume_ml, uncertainty, failure),
+            self._warnings(source, volume_ml, predicted, failure),
             [file.relative_to(self.output).as_posix() for file in files],
             {**prepared.timing, "write": time.perf_counter() - begin},
         )
+
+    def _warnings(
+        self, source: SpatialImage, volume_ml: float, predicted_dice: float | None, failure: str
+    ) -> list[str]:
+        """Return the reasons why someone should look at a volume."""
+        thickest = float(np.linalg.norm(source.affine[:3, :3], axis=0).max())
+        poor = self.quality is not None and predicted_dice is not None and predicted_dice < self.quality.least_dice
+        reasons = (
+            (bool(failure), f"not registered to MNI space ({failure}), segmented where it lies"),
+            (volume_ml == 0, "no lesion found"),
+            (volume_ml > _HUGE_ML, f"{volume_ml:.0f} mL is more than nearly every stroke"),
+            (poor, f"the mask is likely to be poor (predicted Dice {predicted_dice or 0:.2f})"),
+            (thickest > _COARSE_MM + 1e-3, f"voxels of {thickest:.1f} mm hide small lesions"),
+        )
+        return [reason for applies, reason in reasons if applies]
 
     def _write(
         self,
@@ -206,16 +237,3 @@ def _in_ras(source: SpatialImage, mask: np.ndarray) -> Iterator[SpatialImage]:
     grey = np.asarray(source.dataobj, dtype=np.float32).reshape(source.shape[:3])
     for voxels in (grey - grey.min(), mask):
         yield nib.as_closest_canonical(nib.Nifti1Image(voxels, source.affine))
-
-
-def _warnings(source: SpatialImage, volume_ml: float, uncertainty: float, failure: str) -> list[str]:
-    """Return the reasons why someone should look at a volume."""
-    thickest = float(np.linalg.norm(source.affine[:3, :3], axis=0).max())
-    reasons = (
-        (bool(failure), f"not registered to MNI space ({failure}), segmented where it lies"),
-        (volume_ml == 0, "no lesion found"),
-        (volume_ml > _HUGE_ML, f"{volume_ml:.0f} mL is more than nearly every stroke"),
-        (uncertainty > _UNCERTAIN_BITS, f"the network is unsure ({uncertainty:.2f} of 1 bit)"),
-        (thickest > _COARSE_MM + 1e-3, f"voxels of {thickest:.1f} mm hide small lesions"),
-    )
-    return [reason for applies, reason in reasons if applies]

@@ -15,9 +15,7 @@ from bundle.templates import render
 __all__ = ["quality_in_words", "write_report"]
 
 _TEMPLATE = Path(__file__).parent / "templates" / "report.html"
-# Chosen, not measured, which the page says.
-_UNSURE_BITS, _UNCERTAIN_BITS = 0.4, 0.6
-_SMALL_ML = 1.0
+_GOOD_DICE, _FAIR_DICE = 0.7, 0.5
 _EDGES_ML = (0, 1, 3, 10, 30, 100)
 
 # The parts of a warning that differ from volume to volume: numbers, and text in brackets.
@@ -44,16 +42,14 @@ def write_report(records: Sequence[Mapping[str, Any]], output: Path) -> None:
 
 
 def quality_in_words(record: Mapping[str, Any]) -> str:
-    """Return how good the mask of a segmented volume is likely to be, by the network's own certainty.
-
-    Args:
-        record: its ``uncertainty`` is the mean entropy over the mask in bits, 0..1.
-    """
+    """Return how good the mask of a segmented volume is likely to be, by its predicted Dice."""
     if not record["volume_ml"]:
         return "small lesions may be missed"
-    if record["uncertainty"] > _UNCERTAIN_BITS or any("not registered" in warning for warning in record["warnings"]):
+    if any("not registered" in warning for warning in record["warnings"]):
         return "doubtful"
-    return "fair" if record["uncertainty"] > _UNSURE_BITS or record["volume_ml"] < _SMALL_ML else "good"
+    if (dice := record.get("predicted_dice")) is None:
+        return "not known"
+    return "good" if dice >= _GOOD_DICE else "fair" if dice >= _FAIR_DICE else "doubtful"
 
 
 def _row(record: Mapping[str, Any], output: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from bundle.volumes.lesion_table import VolumeLesion
 
 __all__ = ["write_tables"]
 
-# Volume and uncertainty are those of the mask, similarity is that of the head to the MNI template.
+# Volume, uncertainty and predicted Dice are those of the mask, similarity is that of the head to the MNI template.
 _VOLUME_COLUMNS = (
     "name",
     "file",
@@ -21,6 +21,7 @@ _VOLUME_COLUMNS = (
     "volume_ml",
     "lesions",
     "uncertainty",
+    "predicted_dice",
     "similarity",
     "warnings",
     "error",

@@ -14,6 +14,7 @@ import torch
 
 from bundle.mni import RegistrationResult
 from bundle.options import SegmentOptions
+from bundle.quality import QualityModel
 from bundle.transforms import VolumePreprocessing, registration
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.pipeline import VolumePipeline, VolumeResult
@@ -86,7 +87,6 @@ def test_probability_and_uncertainty_are_written_when_asked_for(
     assert voxels["lesion_probseg"] == pytest.approx(0.7, abs=1e-5)
     assert voxels["entropy_probseg"] == pytest.approx(0.8813, abs=1e-4)  # -0.7 log2 0.7 - 0.3 log2 0.3
     assert result.uncertainty == pytest.approx(0.8813, abs=1e-3)
-    assert any("the network is unsure (0.88 of 1 bit)" in warning for warning in result.warnings)
 
 
 def test_a_page_that_shows_the_volume_is_written_when_asked_for(
@@ -112,6 +112,20 @@ def test_an_empty_mask_is_flagged(pipeline: VolumePipeline, write_head: WriteHea
 
 def test_an_ordinary_volume_has_no_warning(pipeline: VolumePipeline, write_head: WriteHead) -> None:
     assert run(pipeline, write_head("scan.nii.gz")).warnings == []
+
+
+@pytest.mark.parametrize(("least_dice", "flagged"), [(0.99, True), (0.1, False)])
+def test_a_mask_with_a_low_predicted_dice_is_flagged(
+    least_dice: float, flagged: bool, pipeline: VolumePipeline, write_head: WriteHead
+) -> None:
+    quality = QualityModel((-6.0, 1.0, 0.0), (1.0, 0.0, 1.0), least_dice)
+    result = run(replace(pipeline, quality=quality), write_head("scan.nii.gz"))
+    dice = result.predicted_dice
+    assert dice is not None
+    assert dice == pytest.approx(quality.predicted_dice(result.expected_dice, result.volume_ml))
+    assert result.warnings == ([f"the mask is likely to be poor (predicted Dice {dice:.2f})"] if flagged else [])
+    for lesion in result.lesions:
+        assert lesion.lesion_probability == pytest.approx(1 / (1 + np.exp(-1 - np.log10(lesion.volume_ml))))
 
 
 # Registered

@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
 def record(name: str, **found: object) -> dict:
     largest, other = ({"volume_ml": ml, "side": "left", "region": "MCA"} for ml in (7.12, 0.944))
-    done = {"status": "done", "volume_ml": 8.064, "lesions": [largest, other], "uncertainty": 0.31, "seconds": 12.4}
+    done = {"status": "done", "volume_ml": 8.064, "lesions": [largest, other], "predicted_dice": 0.8, "seconds": 12.4}
     return {"name": name, "error": "", "warnings": [], "versions": "bundle 0", **done, **found}
 
 
@@ -130,11 +130,12 @@ def test_the_plot_counts_volumes_by_lesion_volume(tmp_path: Path) -> None:
     ("found", "words"),
     [
         ({}, "good"),
-        ({"uncertainty": 0.41}, "fair"),
-        ({"volume_ml": 0.9}, "fair"),
-        ({"uncertainty": 0.61}, "doubtful"),
+        ({"predicted_dice": 0.7}, "good"),
+        ({"predicted_dice": 0.69}, "fair"),
+        ({"predicted_dice": 0.49}, "doubtful"),
+        ({"predicted_dice": None}, "not known"),
         ({"warnings": ["not registered to MNI space (0.1), segmented where it lies"]}, "doubtful"),
-        ({"volume_ml": 0.0, "uncertainty": 0.0}, "small lesions may be missed"),
+        ({"volume_ml": 0.0, "predicted_dice": None}, "small lesions may be missed"),
     ],
 )
 def test_the_quality_of_a_mask_is_said_in_words(found: dict, words: str) -> None:
