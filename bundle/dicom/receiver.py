@@ -34,6 +34,7 @@ _SUCCESS, _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 _STORED = (_SUCCESS, 0xB000, 0xB006, 0xB007)  # the others are the standard's warnings on what was stored
 _NOT_RECOGNISED = (0x01, 0x01, 0x03)  # rejected permanently, by the service user: calling AE title not recognised
 _NETWORK_S = 60
+_CONNECTIONS = 200  # ten silent ones would keep all peers out until they time out
 _CLEANING_S = 3600.0
 _POLL_S = 0.2
 
@@ -179,6 +180,7 @@ class Receiver:
         self._trusted = {(peer.ae_title, address) for peer in peers for address in peer.addresses()}
         self._entity = entity = AE(self.ae_title)
         entity.require_called_aet = True
+        entity.maximum_associations = _CONNECTIONS
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _NETWORK_S
         entity.add_supported_context(Verification)
         for context in AllStoragePresentationContexts:
