@@ -216,7 +216,7 @@ def run(
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
     batch, backend = make_batch(options, target, workers, progress, progress and len(asked) == 1)
     with nullcontext() if ray is None else connected(ray):
-        begin_output(target, alone=shard is None)
+        begin_output(target, shard)
         for line in (f"Network: {backend}", *choices):
             logging.getLogger("bundle").info("%s", line)
         for line in choices:
