@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-slow test-distributed test-fuzz test-batch test-browser test-openvino \
-  test-dicom test-cluster test-panoptica test-label test-onnx test-deploy test-package test-container lint \
+  test-bids test-dicom test-cluster test-panoptica test-label test-onnx test-deploy test-package test-container lint \
   bench bench-others clean
 
 # The environment is made once, and again when a requirement changes.
@@ -21,7 +21,7 @@ test: $(BIN)/.ready  ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(TWO) -m "not (slow or distributed or batch or browser or openvino or dicom or cluster or panoptica or label or onnx or deploy or package or container)"
+	$(TWO) -m "not (slow or distributed or batch or browser or openvino or bids or dicom or cluster or panoptica or label or onnx or deploy or package or container)"
 
 test-slow: $(BIN)/.ready  ## cohorts simulated, trainings to their end, the longer commands
 	$(TWO) -m slow
@@ -41,6 +41,11 @@ test-batch: $(BIN)/.ready  ## a folder of 88 files and three kills; copies of on
 test-openvino: $(BIN)/.ready  ## the OpenVINO backend, which stays installed
 	$(BIN)/pip install --quiet -r requirements/openvino.txt
 	$(BIN)/python -m pytest -m openvino
+
+test-bids: $(BIN)/.ready  ## results against the BIDS validator, in an environment of its own
+	$(PYTHON) -m venv .venv-bids
+	.venv-bids/bin/pip install --quiet -r requirements/bids.txt
+	$(BIN)/python -m pytest -m bids
 
 test-dicom: $(BIN)/.ready  ## DICOM in and out, a receiver beside a real Orthanc; packages and Orthanc stay installed
 	$(BIN)/pip install --quiet -r requirements/dicom.txt
@@ -97,4 +102,4 @@ bench-others:  ## nnU-Net and others on this machine, in an environment of their
 	.venv-bench/bin/python -m benchmarks.others
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-deploy .venv-label .venv-onnx .venv-panoptica demo runs
+	rm -rf $(VENV) .venv-bench .venv-bids .venv-deploy .venv-label .venv-onnx .venv-panoptica demo runs

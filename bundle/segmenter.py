@@ -229,7 +229,7 @@ def run(
     batch, backend = make_batch(options, target, workers, progress, progress and len(asked) == 1)
     batch.pipeline.early = early if workers == 0 else None  # it cannot be given to another process
     with nullcontext() if ray is None else connected(ray):
-        begin_output(target, alone=shard is None)
+        begin_output(target, shard)
         _tell(backend, choices)
         build = partial(batch_on_machine, _identity(batch, backend), options.for_other_machines(), target)
         ready = time.perf_counter()

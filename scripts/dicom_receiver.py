@@ -65,7 +65,7 @@ def receive(
     folder = Path(spool).resolve()
     kept, results = Spool(folder), folder / "results"
     batch, _ = make_batch(asked, results)
-    begin_output(results, alone=True)
+    begin_output(results)
     logging.getLogger("bundle").addHandler(logging.StreamHandler())
     segment = partial(segment_study, batch, structured_report=asked.structured_report)
     receiver = Receiver(kept, segment, destination, others, ae_title, host, port, quiet_seconds, keep_days)

@@ -42,6 +42,12 @@ def _head() -> np.ndarray:
     return image
 
 
+@cache
+def _textured_head() -> np.ndarray:
+    texture = np.random.default_rng(0).integers(-2, 3, _head().shape)
+    return np.where(_head() > 0, _head() + texture, 0).astype(np.float32)
+
+
 @pytest.fixture
 def even_head() -> np.ndarray:
     """A T1w-like head at 2 mm in RAS, (88, 108, 100), off-centre; the brain's centre is voxel (40, 52, 58)."""
@@ -49,10 +55,9 @@ def even_head() -> np.ndarray:
 
 
 @pytest.fixture
-def head(even_head: np.ndarray) -> np.ndarray:
+def head() -> np.ndarray:
     """The same with a texture: even areas are refused as a map of tissue codes."""
-    texture = np.random.default_rng(0).integers(-2, 3, even_head.shape)
-    return np.where(even_head > 0, even_head + texture, 0).astype(np.float32)
+    return _textured_head().copy()
 
 
 @pytest.fixture

@@ -113,5 +113,15 @@ def test_overrides_in_a_file_of_arguments_are_checked_too(files: list[str], tmp_
         check_command_line(monai_bundle("run", "training", "--args_file", str(arguments)))
 
 
+@pytest.mark.parametrize("text", ["2024", "2024.10", "1e5", "0x10", "1_000", "True", "-1"])
+@pytest.mark.parametrize("name", ["dataset_dir", "output_dir", "datalist", "ckpt_path"])
+def test_a_path_that_monai_reads_as_a_number_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({name: "data"}))
+    words = ["run", "--config_file", str(tmp_path / "config.json")]
+    check_command_line(monai_bundle(*words, f"--{name}", f"./{text}"))
+    with pytest.raises(InputError, match=rf"--{name} {text} is not read as a path, but as \S+: write \./{text}\."):
+        check_command_line(monai_bundle(*words, f"--{name}={text}"))
+
+
 def test_other_programs_are_left_alone(files: list[str]) -> None:
     check_command_line(["scripts/segment.py", "--config_file", files[0], "--epoch", "3"])

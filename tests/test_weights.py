@@ -196,3 +196,22 @@ def test_ensemble_weights_of_other_images_or_networks_are_refused(tmp_path: Path
         load_ensemble(network(1.0), [file], SETTINGS)
     with pytest.raises(InputError, match=r"none\.pt does not exist"):
         load_ensemble(network(1.0), [str(tmp_path / "none.pt")], SETTINGS)
+
+
+def test_weights_that_are_a_pointer_name_the_remedy_instead_of_torch_s_text(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    write_settings(file, SETTINGS)
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(InputError, match=r"model\.pt is a pointer of git LFS, .*: fetch it with `git lfs pull`"):
+        load_ensemble(torch.nn.Linear(1, 1), [str(file)], SETTINGS)
+    file.unlink()
+    file.symlink_to("../.git/annex/objects/a/b/model.pt")
+    with pytest.raises(
+        InputError, match=r"model\.pt is a link of git-annex .*`datalad get`.*: weights or a checkpoint"
+    ):
+        weights_hash(file)
+    file.with_suffix(".json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    file.unlink()
+    file.write_bytes(b"weights")
+    with pytest.raises(InputError, match=r"model\.json is a pointer of git LFS, .*: fetch it with `git lfs pull`"):
+        read_settings(file)

@@ -142,7 +142,7 @@ def check_datalist(data: Sequence[dict], allow_empty_labels: bool = False) -> li
         if key not in item
     ]
     whole = [item for item in data if "image" in item and "label" in item]
-    counts = Counter(str(Path(item["image"]).resolve()) for item in whole)
+    counts = Counter(os.path.realpath(item["image"]) for item in whole)
     problems += [f"{image} is listed {count} times: once is expected." for image, count in counts.items() if count > 1]
     problems += [problem for item in whole if (problem := _problems(item, allow_empty_labels))]
     if problems:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 from bundle.errors import InputError
-from bundle.files import remove_unfinished, write_json
+from bundle.files import remove_unfinished, write_atomically, write_json
 from bundle.volumes.inputs import VolumeInput
 from bundle.volumes.report import write_report
 from bundle.volumes.tables import write_tables
@@ -24,30 +25,64 @@ _DESCRIPTION = {
     "DatasetType": "derivative",
     "GeneratedBy": [{"Name": "stroke lesion bundle", "Description": "Not for clinical use."}],
 }
+_locks: dict[Path, IO[str]] = {}  # of this program, open until it ends
+# What BIDS does not know: tables, report, records, and results of files without BIDS names.
+_NOT_BIDS = "/*\n!/dataset_description.json\n!/sub-*\n"
 
 
-def begin_output(output: Path, alone: bool) -> None:
-    """Make the folder of the results and the log in it.
+def begin_output(output: Path, shard: str | None = None) -> None:
+    """Make the folder of the results and the log in it, and keep other programs from it until this one ends.
+
+    Shards share a folder, but each of them is done by one program at a time.
 
     Args:
         output: the folder.
-        alone: whether no other program writes there.
+        shard: which part of the volumes this program does; None for all of them.
 
     Raises:
-        InputError: if nothing can be written there.
+        InputError: if nothing can be written there, or another program is writing the same results.
     """
+    alone = shard is None
     try:
+        output.mkdir(parents=True, exist_ok=True)
+        _lock(output, "all", shared=not alone)
+        if shard is not None:
+            _lock(output, shard.replace("/", "-"), shared=False)
         write_json(_DESCRIPTION, output / "dataset_description.json")
+        write_atomically(_NOT_BIDS, output / ".bidsignore")
         for name in _TABLES_AND_REPORT if alone else ():
             remove_unfinished(output / name)
         log = logging.FileHandler(output / "segment.log", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(f"{output} cannot be written to: {error.strerror or error}.") from error
+    log.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the results fail and tell
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("bundle")
     logger.addHandler(log)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def _lock(output: Path, part: str, shared: bool) -> None:
+    """Lock a part of the results until this program ends, however it ends.
+
+    Raises:
+        InputError: if another program has it.
+        OSError: if nothing can be written there.
+    """
+    if (file := output.resolve() / f".lock-{part}") in _locks:
+        return
+    stream = file.open("w")
+    try:
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"{output} is being written to by another run: wait until it ends, or give each run a shard of its own."
+        ) from error
+    except OSError:  # a file system without locks
+        stream.close()
+    else:
+        _locks[file] = stream
 
 
 def report(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], output: Path) -> bool:

@@ -114,7 +114,9 @@ class VolumePipeline:
     def _paths(self, volume: VolumeInput) -> dict[str, Path]:
         """Return the paths of the results by kind, in the order of writing: a mask means that all others are there."""
         return {
+            "probability sidecar": volume.result_path(self.output, "desc-lesion_probseg", ".json"),
             "probability": volume.result_path(self.output, "desc-lesion_probseg"),
+            "uncertainty sidecar": volume.result_path(self.output, "desc-entropy_probseg", ".json"),
             "uncertainty": volume.result_path(self.output, "desc-entropy_probseg"),
             "picture": self.output / "figures" / f"{volume.name}.png",
             "view": self.output / "views" / f"{volume.name}.html",
@@ -205,30 +207,33 @@ class VolumePipeline:
         grid = nib.load(volume.file)  # with all that its header says
         shown, outlined, spacing_mm = np.asarray(head.dataobj), np.asarray(lesion.dataobj), head.header.get_zooms()
         centre_mm = lesions[0].centre_mm if lesions else None
+        described = f"Stroke lesion, probability of {self.threshold:g} or more"
         write: dict[str, Callable[[Path], None]] = {
+            "probability sidecar": lambda path: write_json(_sidecar(volume, "Probability of stroke lesion"), path),
             "probability": lambda path: save_on_grid(probability, grid, path),
+            "uncertainty sidecar": lambda path: write_json(_sidecar(volume, "Entropy of that, in bits"), path),
             "uncertainty": lambda path: save_on_grid(entropy_bits(probability), grid, path),
             "picture": lambda path: save_lesion_planes(shown, outlined, path, spacing_mm),
             "view": lambda path: save_view(volume.name, head, lesion, path, centre_mm),
-            "sidecar": lambda path: write_json(_sidecar(volume, self.threshold), path),
+            "sidecar": lambda path: write_json(_sidecar(volume, described), path),
             "mask": lambda path: save_on_grid(mask, grid, path),
         }
         asked = self.options
         optional = {"probability": asked.probability, "uncertainty": asked.uncertainty, "view": asked.views}
-        files = {kind: path for kind, path in self._paths(volume).items() if optional.get(kind, True)}
+        files = {kind: path for kind, path in self._paths(volume).items() if optional.get(kind.split()[0], True)}
         for kind, path in files.items():
             write[kind](path)
         return list(files.values())
 
 
-def _sidecar(volume: VolumeInput, threshold: float) -> dict[str, Any]:
-    """Return BIDS's metadata of a mask."""
+def _sidecar(volume: VolumeInput, description: str) -> dict[str, Any]:
+    """Return BIDS's metadata of a mask or a map."""
     return {
         "Type": "Lesion",
         "Manual": False,
         "Sources": [volume.file.name],
         "SpatialReference": "orig",
-        "Description": f"Stroke lesion, probability of {threshold:g} or more. Not for clinical use.",
+        "Description": f"{description}. Not for clinical use.",
     }
 
 

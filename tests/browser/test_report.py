@@ -23,7 +23,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from bundle.options import SegmentOptions
 from bundle.transforms import VolumePreprocessing
 from bundle.volumes import Ledger, VolumeBatch, VolumeInput, VolumePipeline, write_report
-from tests.conftest import _head as synthetic_head
+from tests.conftest import _textured_head as synthetic_head
 from tests.volumes.conftest import AFFINE, find_bright
 
 pytestmark = pytest.mark.browser

@@ -105,6 +105,17 @@ def test_a_section_of_something_else_than_cases_is_refused(write_json: WriteJson
         load_datalist(write_json({"training": cases}))
 
 
+@pytest.mark.parametrize("value", [None, ["a.nii", "b.nii"], 3, "", "  ", {"file": "a.nii"}, True])
+@pytest.mark.parametrize("part", ["image", "label"])
+def test_a_case_whose_file_is_not_one_path_is_named(write_json: WriteJson, part: str, value: object) -> None:
+    good = {"image": "a.nii", "label": "m.nii"}
+    path = write_json({"training": [good, {**good, part: value}]})
+    with pytest.raises(
+        InputError, match=rf"case 2 of 'training' has .+ as its {part}: the path of one file is expected"
+    ):
+        load_datalist(path)
+
+
 def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none does not exist: a datalist in JSON or a folder with images/ and labels"):
         load_datalist(tmp_path / "none")

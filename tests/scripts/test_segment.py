@@ -20,7 +20,7 @@ import pytest
 from bundle.errors import InputError
 from bundle.files import bundle_root
 from scripts.segment import segment as segment_here
-from tests.conftest import _head as synthetic_head
+from tests.conftest import _textured_head as synthetic_head
 
 Segment = Callable[..., subprocess.CompletedProcess]
 

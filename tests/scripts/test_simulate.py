@@ -191,7 +191,7 @@ def test_further_lesions_are_added(training: Path, sources: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("empty", "out"), r"empty holds no image: files ending in \.nii\.gz"),
+        (("empty", "out"), r"empty holds no image; expected: files ending in \.nii\.gz"),
         ((TEMPLATE, "out", "--test_heads", "chris*"), r"No head is called chris\*: a pattern of file names among"),
     ],
     ids=["no head", "a pattern that fits none"],

@@ -307,7 +307,7 @@ def assert_one_sentence(done: subprocess.CompletedProcess, sentence: str) -> Non
 @pytest.mark.parametrize(
     ("dataset_dir", "sentence"),
     [
-        ("scans", r"scans holds no image: files ending in \.nii\.gz, \.nii, \.mgz, \.mgh are expected\."),
+        ("scans", r"scans holds no image; expected: files ending in \.nii\.gz, \.nii, \.mgz, \.mgh\."),
         ("scans/none.nii.gz", r"none\.nii\.gz does not exist: a folder of T1w images"),
     ],
     ids=["only an empty subfolder", "a missing file"],

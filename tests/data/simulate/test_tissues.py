@@ -142,7 +142,7 @@ def test_codes_that_have_no_contrast_are_named(write_nifti: WriteNifti) -> None:
     labels = np.zeros((20, 20, 20), dtype=np.int16)
     labels[0, 0, :8] = (2, 3, 4, 41, 42, 43, 999, 1035)
     file = write_nifti("parcels.nii.gz", labels)
-    with pytest.raises(InputError, match=rf"^{file} holds tissue codes without a T1w contrast: \[999, 1035\]\.$"):
+    with pytest.raises(InputError, match=rf"^{file} holds tissue codes without a T1w contrast: \[999\]\.$"):
         load_head(str(file))
 
 
@@ -253,3 +253,46 @@ def test_a_missing_head_is_named_with_a_cache_too(loaded: list[str], tmp_path: P
     with pytest.raises(InputError, match=rf"^{tmp_path / 'none.nii.gz'} does not exist\.$"):
         load_heads([str(tmp_path / "none.nii.gz")], tmp_path / "heads", progress=False)
     assert not loaded
+
+
+# FreeSurfer's maps
+
+
+def freesurfer(kind: str) -> np.ndarray:
+    """Blocks of a map's codes, with codes of a healthy aseg (77, 80, 251 and so on) among them."""
+    cortex, white = {
+        "aseg": ((3, 42), (2, 41)),
+        "aparc+aseg": ((1000, 1001, 1035, 2000, 2035), (2, 41)),
+        "wmparc": ((1001, 2035), (3001, 3035, 4035, 5001, 5002)),
+        "aparc.a2009s+aseg": ((11101, 11175, 12101, 12175), (2, 41)),
+        "wmparc.a2009s": ((11101, 12175), (13101, 14175)),
+    }[kind]
+    codes = (*cortex, *white, 4, 43, 7, 46, 8, 47, 24, 31, 63, 77, 80, 85, 251, 255)
+    return np.repeat(np.array(codes, dtype=np.int32), 5)[:, None, None] * np.ones((1, 60, 60), dtype=np.int32)
+
+
+@pytest.mark.parametrize("kind", ["aseg", "aparc+aseg", "wmparc", "aparc.a2009s+aseg", "wmparc.a2009s"])
+def test_freesurfer_s_maps_are_taken_as_label_maps(
+    kind: str, write_nifti: WriteNifti, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tissues, "AffineToMNI", lambda: lambda volume: volume)  # blocks cannot be registered
+    affine = np.array([[1.5, 0, 0, -82], [0, 1.5, 0, -60], [0, 0, 1.5, -40], [0, 0, 0, 1]])
+    head = load_head(str(write_nifti("map.nii.gz", freesurfer(kind), affine)))
+    assert head.image is None
+    assert head.labels is not None
+    assert {2, 3, 4, 41, 42, 43, 77, 80} <= set(np.unique(head.labels).tolist())
+    assert head.labels.max() < 1000
+    assert head.t1w(np.random.default_rng(0)).max() > 0.9
+
+
+@pytest.mark.parametrize("codes", [(0, 1, 2, 3), tuple(range(100, 217)), (0, 10, 150, 250, 300, 7, 900)])
+def test_a_map_of_other_codes_is_refused_before_it_is_registered(
+    codes: tuple, write_nifti: WriteNifti, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tissues, "AffineToMNI", None)
+    areas = np.random.default_rng(0).integers(0, len(codes), (8, 8, 8)).repeat(8, 0).repeat(8, 1).repeat(8, 2)
+    file = write_nifti("map.nii.gz", np.array(codes, dtype=np.int16)[areas])
+    with pytest.raises(
+        InputError, match=r"map\.nii\.gz is a map of codes, as of tissues, or of very few levels: a T1w"
+    ):
+        load_head(str(file))
