@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 __all__ = ["QualityModel", "expected_dice", "fit_quality"]
 
 _EDGE = 1e-3  # of a share, before its logit is taken
-_RIDGE = 1e-2  # keeps the weights finite where a feature separates all cases
+_RIDGE = 1e-3  # keeps the weights finite where a feature separates all cases
 
 
 def expected_dice(mask: np.ndarray, probability: np.ndarray) -> float:
