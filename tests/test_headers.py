@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.checks import check_header, check_same_grid
 from bundle.errors import InputError
-from bundle.headers import load_image
+from bundle.headers import check_header, check_same_grid
+from bundle.nifti import load_image
 from bundle.transforms import VolumePreprocessing
 from bundle.volumes import VolumeInput, VolumePipeline
 from tests.conftest import WriteNifti
