@@ -20,6 +20,7 @@ __all__ = [
     "optimize",
     "resample_to_world",
     "sample",
+    "trimmed",
 ]
 
 CENTRE_MM = np.array([0.0, -18.0, 22.0])  # of the template's brain, the centre of rotation and scaling
@@ -123,6 +124,12 @@ class Interpolation:
         )
         return planes[0] + along_x * x, matrix[:, :3].T @ gradient
 
+    def covers(self, to_volume: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Return which of the points, as for a call, lie in the volume, ``(N,)``."""
+        at = (self._to_voxel @ to_volume)[:3].astype(np.float32) @ points
+        covered: np.ndarray = ((at >= 1) & (at <= self._last - 1)).all(axis=0)
+        return covered
+
 
 class Target(NamedTuple):
     """The template's N points that are compared, and its values there with mean 0 and norm 1."""
@@ -130,12 +137,34 @@ class Target(NamedTuple):
     points_mm: np.ndarray
     values: np.ndarray
 
+    @property
+    def points(self) -> np.ndarray:
+        """The points as homogeneous columns, ``(4, N)``, float32."""
+        return np.concatenate([self.points_mm, np.ones((len(self.values), 1))], 1).T.astype(np.float32)
+
 
 def normalise(values: np.ndarray) -> tuple[np.ndarray, float]:
     """Return values with mean 0 and norm 1, and the norm that they had."""
     centred = values - values.mean()
     norm = float(np.linalg.norm(centred)) + 1e-12
     return centred / norm, norm
+
+
+def trimmed(head: Interpolation, target: Target, to_head: np.ndarray, share: float) -> Target:
+    """Return the target without the points that the head does not show, and those where it differs most.
+
+    A lesion, or a field of view that ends in the brain, then no longer pulls at the transform.
+
+    Args:
+        head: as for :func:`optimize`.
+        target: of the template.
+        to_head: about the place of the head, ``(4, 4)``.
+        share: of the points in the head's field of view that are kept.
+    """
+    shown, (values, _) = head.covers(to_head, target.points), normalise(head(to_head, target.points)[0])
+    difference = np.abs(values - (values @ target.values) * target.values)
+    kept = shown & (difference <= np.quantile(difference[shown], share)) if shown.any() else np.ones_like(shown)
+    return Target(target.points_mm[kept], normalise(target.values[kept])[0])
 
 
 def _moved(to_head: np.ndarray, motion: np.ndarray) -> np.ndarray:
@@ -160,7 +189,7 @@ def optimize(
         tolerance_mm: a step that moves the brain's edge by less ends the search.
     """
     wanted = target.values
-    points = np.concatenate([target.points_mm, np.ones((len(wanted), 1))], 1).T.astype(np.float32)
+    points = target.points
     places = np.concatenate([(target.points_mm - CENTRE_MM) / _RADIUS_MM, np.ones((len(wanted), 1))], 1).T
     places = places.astype(np.float32)
     raw, gradient = head(to_head, points)

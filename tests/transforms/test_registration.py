@@ -313,3 +313,17 @@ def test_what_shows_nothing_has_no_similarity_and_is_refused(voxels: np.ndarray)
 
 def test_a_similarity_that_is_not_a_number_is_refused() -> None:
     assert find_failure(RegistrationResult(np.eye(4), float("nan")))
+
+
+def test_a_large_lesion_or_a_cut_field_of_view_hardly_moves_a_head(shared_data: Path) -> None:
+    image = nib.load(shared_data / HEALTHY / "niimath_bitmap_T1_0p8mm.nii.gz")
+    voxels, affine = image.get_fdata(dtype=np.float32), image.affine
+    reference = np.linalg.inv(register_to_mni(voxels, affine).affine)
+    centre = np.argwhere(voxels > np.percentile(voxels, 95)).mean(axis=0) + (35, 0, 10)
+    places = np.stack(np.meshgrid(*(np.arange(extent) for extent in voxels.shape), indexing="ij"), -1)
+    cavity = np.linalg.norm((places - centre) * np.linalg.norm(affine[:3, :3], axis=0), axis=-1) < 35
+    assert (cavity & (voxels > 0)).sum() * abs(np.linalg.det(affine[:3, :3])) > 80_000  # mm3
+    with_cavity = register_to_mni(np.where(cavity, 0.2 * voxels, voxels).astype(np.float32), affine)
+    assert furthest_mm(reference, np.linalg.inv(with_cavity.affine)) < 3.6  # 4.3 where every point counts
+    cut = voxels[:, :, : round(0.9 * voxels.shape[2])]
+    assert furthest_mm(reference, np.linalg.inv(register_to_mni(cut, affine).affine)) < 2
