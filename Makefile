@@ -32,8 +32,8 @@ test-browser: $(BIN)/.ready  ## the report and its views in Chromium, offline
 test-distributed: $(BIN)/.ready  ## two processes against one
 	$(BIN)/python -m pytest -m distributed
 
-test-fuzz: $(BIN)/.ready  ## 10,000 damaged files
-	FUZZ_MUTATIONS=10000 $(BIN)/python -m pytest tests/volumes/test_fuzz.py
+test-fuzz: $(BIN)/.ready  ## 10,000 damaged images, labels, lists, settings, records and DICOM files
+	FUZZ_MUTATIONS=10000 $(BIN)/python -m pytest tests/volumes/test_fuzz.py tests/volumes/test_fuzz_others.py
 
 test-batch: $(BIN)/.ready  ## a folder of 88 files and three kills; copies of one head
 	$(BIN)/python -m pytest -m batch

@@ -68,6 +68,8 @@ def missing_content(file: str | Path) -> str:
         begin = _beginning(file)
     except PermissionError:
         return f"{file} cannot be read: give this user read permission."
+    except ValueError:  # a null character
+        return f"{str(file)!r} is not the name of a file."
     except OSError as error:
         if not Path(file).is_symlink():
             absent = isinstance(error, FileNotFoundError | NotADirectoryError)

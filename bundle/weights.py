@@ -136,7 +136,7 @@ def _settings_file(weights: str | Path) -> Path:
 def _from_earlier_versions(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with ``box_mm`` in place of an earlier version's ``slice_size`` in voxels."""
     settings = dict(content)
-    if "slice_size" in settings and "box_mm" not in settings and _is_number(settings.get("spacing_mm")):
+    if "box_mm" not in settings and _is_number(settings.get("slice_size")) and _is_number(settings.get("spacing_mm")):
         settings["box_mm"] = settings.pop("slice_size") * settings["spacing_mm"]
     return settings
 

@@ -97,7 +97,7 @@ def load_datalist(source: str | Path, key: str = "training", base_dir: str | Pat
         raise InputError(f'{path}: {key!r} must be a list of cases like {{"image": file, "label": file}}.')
     for number, case in enumerate(cases, start=1):
         for part in ("image", "label"):
-            if part in case and not (isinstance(case[part], str) and case[part].strip()):
+            if part in case and not (isinstance(case[part], str) and case[part].strip() and "\0" not in case[part]):
                 raise InputError(
                     f"{path}: case {number} of {key!r} has {json.dumps(case[part])} as its {part}: the path of one "
                     "file is expected."

@@ -6,15 +6,39 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from bundle.errors import InputError
 from bundle.files import read_json, write_json
 from bundle.volumes.inputs import VolumeInput
+from bundle.volumes.lesion_table import VolumeLesion
 
 __all__ = ["Ledger"]
 
 _log = logging.getLogger(__name__)
+
+_NUMBER = (int, float)
+_OF_ALL: dict[str, Any] = {"file": str, "error": str, "weights": str, "versions": str}
+_OF_DONE = _OF_ALL | dict.fromkeys(("volume_ml", "uncertainty", "seconds", "peak_memory_mb"), _NUMBER)
+_OF_LESION = {name: _NUMBER if kind in _NUMBER else kind for name, kind in get_type_hints(VolumeLesion).items()}
+
+
+def _has(found: Any, kinds: Mapping[str, Any]) -> bool:
+    return isinstance(found, Mapping) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Return whether a record has all that tables and report show; it may have been damaged since it was written."""
+    if record.get("status") == "failed":
+        return _has(record, _OF_ALL)
+    texts = [record.get(name) for name in ("files", "warnings")]
+    return (
+        record.get("status") == "done"
+        and _has(record, {**_OF_DONE, "lesions": list, "timing": dict, "similarity": (*_NUMBER, type(None))})
+        and all(_has(lesion, _OF_LESION) for lesion in record["lesions"])
+        and all(isinstance(second, _NUMBER) for second in record["timing"].values())
+        and all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in texts)
+    )
 
 
 @dataclass
@@ -94,7 +118,7 @@ class Ledger:
             record = read_json(self.path(volume))
         except InputError:
             return {}
-        return record if isinstance(record, dict) and record.get("name") == volume.name else {}
+        return record if isinstance(record, dict) and record.get("name") == volume.name and _is_whole(record) else {}
 
     def _write(self, volume: VolumeInput, key: Mapping[str, str], found: Mapping[str, Any]) -> None:
         """Write a volume's record; if that is impossible, the volume has failed."""

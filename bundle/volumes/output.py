@@ -96,12 +96,13 @@ def report(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], outp
     Returns:
         whether all volumes that were asked for are segmented, and the tables written.
     """
+    written = True
     try:
         write_tables(records, output)
         write_report(records, output)
     except OSError as error:
         print(f"Error: the tables in {output} could not be written: {error.strerror or error}.", file=sys.stderr)
-        return False
+        written = False
     names = {volume.name for volume in asked}
     mine = [record for record in records if record["name"] in names]
     failed = [record for record in mine if record["status"] == "failed"]
@@ -113,7 +114,7 @@ def report(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], outp
         f"\nReport: {output / 'report.html'}\nTables: {output / 'volumes.tsv'}, {output / 'lesions.tsv'}"
         f"\nLog:    {output / 'segment.log'}\nNot for clinical use."
     )
-    return not failed and len(mine) == len(asked)
+    return written and not failed and len(mine) == len(asked)
 
 
 def describe_timing(

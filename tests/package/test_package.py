@@ -39,6 +39,7 @@ NOT_PACKAGED = {
     "scripts.package",
     "benchmarks.agreement",
     "benchmarks.boxes",
+    "benchmarks.inputs",
     "benchmarks.many_volumes",
     "benchmarks.placement",
 }

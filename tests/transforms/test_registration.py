@@ -319,7 +319,7 @@ def test_a_large_lesion_or_a_cut_field_of_view_hardly_moves_a_head(shared_data: 
     image = nib.load(shared_data / HEALTHY / "niimath_bitmap_T1_0p8mm.nii.gz")
     voxels, affine = image.get_fdata(dtype=np.float32), image.affine
     reference = np.linalg.inv(register_to_mni(voxels, affine).affine)
-    centre = np.argwhere(voxels > np.percentile(voxels, 95)).mean(axis=0) + (35, 0, 10)
+    centre = np.add(np.argwhere(voxels > np.percentile(voxels, 95)).mean(axis=0), (35, 0, 10))
     places = np.stack(np.meshgrid(*(np.arange(extent) for extent in voxels.shape), indexing="ij"), -1)
     cavity = np.linalg.norm((places - centre) * np.linalg.norm(affine[:3, :3], axis=0), axis=-1) < 35
     assert (cavity & (voxels > 0)).sum() * abs(np.linalg.det(affine[:3, :3])) > 80_000  # mm3
