@@ -213,12 +213,13 @@ def find_slices(series: Series) -> Slices:
         positions, orientations, sizes = (
             np.array([frame[name] for frame in frames], dtype=float)[:, range(length)] for name, length in _LENGTHS
         )
+        shape = (len(frames), int(series.headers[0].Rows), int(series.headers[0].Columns))
     except (IndexError, TypeError, ValueError) as error:  # a decimal comma, for instance
-        reason = "does not give the positions of its slices as numbers (ImagePositionPatient, PixelSpacing)"
+        reason = f"does not give the positions of its slices as numbers ({', '.join(name for name, _ in _LENGTHS)})"
         raise InputError(f"{where} {reason}: export it again.") from error
     if not _same(orientations, _SAME_DIRECTION):
         raise InputError(f"{where} has slices in several directions: a localizer or several stacks, not one volume.")
-    grids = {tuple(header.get(name) for name in _GRID) for header in series.headers}
+    grids = {tuple(str(header.get(name)) for name in _GRID) for header in series.headers}
     if not _same(sizes, _SAME_MM) or len(grids) > 1:
         raise InputError(f"{where} has slices of several sizes or frames of reference: one volume is expected.")
     along_row, along_column = orientations[0].reshape(2, 3)
@@ -232,7 +233,6 @@ def find_slices(series: Series) -> Slices:
     )
     if abs(np.linalg.det(affine)) < _SAME_MM**3:
         raise InputError(f"{where} has slices of no size: its headers are damaged, export it again.")
-    shape = (len(frames), int(series.headers[0].Rows), int(series.headers[0].Columns))
     return Slices(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, shape, order.tolist())
 
 
