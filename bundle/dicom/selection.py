@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from bundle.dicom.series import MR_IMAGES, Series, Slices, find_slices
 from bundle.errors import InputError
@@ -97,7 +98,7 @@ def _kinds(header: Dataset) -> list[str]:
 def _why_not_t1(header: Dataset) -> str:
     """Return why a series is not T1w, by its image type and its name, then by its times; empty if it is T1w."""
     if header.get("Modality") != "MR" or header.SOPClassUID not in MR_IMAGES:
-        return f"it holds {header.SOPClassUID.name}"
+        return f"it holds {UID(str(header.SOPClassUID)).name}"
     kinds = [kind for kind in _kinds(header) if kind in _OTHER_IMAGES]
     if kinds:
         return f"its images are of type {kinds[0]}"

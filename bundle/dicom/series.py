@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    UID,
     EnhancedMRImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MediaStorageDirectoryStorage,
@@ -184,7 +185,7 @@ def _check_instances(series: Series, where: str) -> None:
     modality = series.headers[0].get("Modality")
     if modality != "MR":
         raise InputError(f"{where} is of modality {modality}: MR is expected.")
-    kinds = {header.SOPClassUID for header in series.headers}
+    kinds = {UID(str(header.SOPClassUID)) for header in series.headers}  # a damaged one has several values
     if others := kinds.difference(MR_IMAGES):
         raise InputError(f"{where} holds {others.pop().name} objects: MR images are expected.")
     if len(series.headers) > 1 and kinds != {MRImageStorage}:
