@@ -144,11 +144,18 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
         LoadCheckpoint(str(tmp_path / "none.pt"), {"model": network(0.0)})
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>"], ids=["empty", "a web page"])
-def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", r"model\.pt could not be loaded into this network: \S"),
+        (b"<html>404</html>", r"model\.pt is a web page: download the file itself"),
+    ],
+    ids=["empty", "a web page"],
+)
+def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(content)
     handler = LoadCheckpoint(str(tmp_path / "model.pt"), {"model": network(0.0)})
-    with pytest.raises(InputError, match=r"model\.pt could not be loaded into this network: \S") as caught:
+    with pytest.raises(InputError, match=sentence) as caught:
         handler(Engine(lambda engine, batch: None))
     assert "\n" not in str(caught.value)
 

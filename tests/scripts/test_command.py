@@ -48,7 +48,7 @@ def arguments(command: str) -> list[str]:
 
 
 def test_the_commands_are_found() -> None:
-    assert len(COMMANDS) == 26
+    assert len(COMMANDS) == 28
     assert {"scripts.segment", "scripts.thesis.results", "benchmarks.page"} < set(COMMANDS)
 
 

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.conftest import _head as synthetic_head
+from tests.conftest import _textured_head as synthetic_head
 from tests.scripts.privacy import files_with_secrets, secrets_in
 from tests.scripts.test_segment import segment
 

@@ -370,7 +370,7 @@ def test_bad_volumes_are_named_one_by_one_and_the_good_one_is_segmented(
         "corrupt": r"is a damaged gzip file \(.+\): copy or export it again\.",
         "four": r"holds 3 volumes \(4D\): one 3D volume is expected\.",
         "nan": rf"has {30 * 31} NaN or infinite voxels: an image of finite numbers is expected\.",
-        "text": r"is a damaged gzip file \(.+\): copy or export it again\.",
+        "text": r"is not compressed by gzip, although its name says so: copy or export it again\.",
     }
     told = done.stderr[done.stderr.index("Error: ") :].splitlines()
     assert told[0] == "Error: 5 of 6 volumes could not be segmented."

@@ -38,7 +38,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = json.loads(shipped.with_suffix(".json").read_text()) | {
         "space": "native",
         "spacing_mm": 4.0,
-        "slice_size": 96,
+        "box_mm": 384.0,
     }
     (folder / "model.json").write_text(json.dumps(settings))
     return folder / "model.pt"

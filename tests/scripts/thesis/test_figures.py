@@ -35,7 +35,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Experiments:
     """Two test cases of one subject; every run of a figure with a new thin network, masks and metrics."""
     folder = tmp_path_factory.mktemp("figures")
     affine, items = np.diag([2.0, 2.0, 2.0, 1.0]), []
-    head = 1000 * ellipsoid(SHAPE, (50, 52, 6), (40, 46, 30))
+    texture = np.random.default_rng(0).integers(-20, 20, SHAPE)
+    head = (1000 + texture) * ellipsoid(SHAPE, (50, 52, 6), (40, 46, 30))
     for session, radius in zip(SESSIONS, (6, 9), strict=True):
         lesion = ellipsoid(SHAPE, (34, 50, 6), (radius, radius, 4))
         item = {kind: str(folder / "data" / session / f"1_{kind}.nii.gz") for kind in ("image", "label")}
