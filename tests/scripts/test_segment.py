@@ -109,7 +109,7 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bytes(
     for table in ("volumes.tsv", "lesions.tsv"):
         assert lasting(output / table) == lasting(undisturbed[1] / table)
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
-    assert not [file for file in output.rglob(".*") if file.is_file()]
+    assert {file.name for file in output.rglob(".*")} == {".bidsignore", ".lock-all"}
 
 
 def test_ctrl_c_ends_it_with_a_sentence(scans: Path, tmp_path: Path) -> None:
