@@ -180,7 +180,7 @@ def test_a_mask_that_cannot_be_used_is_named(write_nifti: WriteNifti, tmp_path: 
     refused = {
         str(tmp_path / "missing.nii.gz"): r"does not exist\.",
         str(damaged): r"is a damaged gzip file \(.+\): copy or export it again\.",
-        str(several): r"has 4 axes: one 3D lesion mask is expected\.",
+        str(several): r"holds 2 volumes \(4D\): one 3D volume is expected\.",
         **{
             str(file): r"holds no lesion inside the ATLAS grid: a mask in MNI space is expected\."
             for file in (
