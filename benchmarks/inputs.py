@@ -158,7 +158,7 @@ def _print(found: dict[str, list[str]]) -> None:
     others = {name: reasons.count("") for name, reasons in found.items() if name not in GOOD}
     tried = [sum(len(found[name]) for name in names) for names in (good, others)]
     if not tried[0]:
-        raise InputError("There is no head to copy.")
+        raise InputError("No head of HEADS can be registered: whole or stripped T1w heads are expected.")
     print(f"{sum(good.values())} of {tried[0]} good copies are refused.")
     print(f"{sum(others.values())} of {tried[1]} others are let in.")
     for name, wrong in (good | others).items():

@@ -25,11 +25,11 @@ class EarlyRegistration:
     """
 
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self.file = Path(os.path.normpath(file.absolute()))  # as the volumes of a batch are named
         # A fork costs nothing as long as there are neither threads nor large imports.
         context = get_context("fork")
         self._result, sender = context.Pipe(duplex=False)
-        context.Process(target=_register, args=(file, sender), daemon=True).start()
+        context.Process(target=_register, args=(self.file, sender), daemon=True).start()
         sender.close()
 
     def result(self) -> RegistrationResult | None:

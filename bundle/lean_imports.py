@@ -10,7 +10,7 @@ from types import ModuleType
 __all__ = ["lean_imports"]
 
 # MONAI takes each of them for not installed.
-_OPTIONAL = (*("itk", "matplotlib.pyplot", "scipy.signal", "scipy.stats", "sklearn", "torch.utils.tensorboard"),)
+_OPTIONAL = ("itk", "matplotlib.pyplot", "scipy.signal", "scipy.stats", "sklearn", "torch.utils.tensorboard")
 # Ignite needs one name of it, to ask whether an optimizer is of that class.
 _SHARDED = "torch.distributed.optim"
 

@@ -31,10 +31,9 @@ nib.Nifti1Header.get_qform_quaternion = _quaternion
 
 
 def load_image(file: str | Path) -> SpatialImage:
-    """Return an image whose affine is that of the patient.
+    """Return an image with an affine to the patient's own millimetres.
 
-    An sform to a template or to another scan may scale. The affine is then that of the qform, whose voxel sizes are
-    those of the header.
+    An sform to a template or to another scan may scale. Then the qform, which has the header's voxel sizes, is taken.
 
     Raises:
         Exception: whatever a damaged file makes nibabel raise.
@@ -49,5 +48,5 @@ def load_image(file: str | Path) -> SpatialImage:
 
 
 def may_scale(image: SpatialImage) -> bool:
-    """Return whether an image lies in a template by its header, whose sizes need not be those of its voxels."""
+    """Return whether an image's sform leads to a template, so that it may scale."""
     return isinstance(image, nib.Nifti1Image) and image.header["sform_code"] >= _TEMPLATE

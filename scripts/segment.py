@@ -72,7 +72,7 @@ def _begin_registration(source: Path, options: Mapping[str, Any]) -> EarlyRegist
         return None
     plain = options.get("space") in (None, "mni") and not options.get("bias_correction")
     single = source.name.lower().endswith(IMAGE_SUFFIXES) and source.is_file()
-    return EarlyRegistration(source.absolute()) if plain and single else None
+    return EarlyRegistration(source) if plain and single else None
 
 
 if __name__ == "__main__":

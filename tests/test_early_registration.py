@@ -17,6 +17,7 @@ from bundle.early_registration import EarlyRegistration
 from bundle.files import bundle_root
 from bundle.mni import TEMPLATE
 from bundle.transforms import VolumePreprocessing
+from bundle.volumes import find_volumes
 
 
 def save_head(file: Path, codes: str, dtype: type, slope: float = 1.0, offset: float = 0.0) -> Path:
@@ -53,6 +54,16 @@ def test_it_is_the_registration_of_the_preprocessing(
     assert early is not None
     np.testing.assert_array_equal(early.affine, late.meta["to_mni"])
     assert early.similarity == late.meta["mni_similarity"] > 0.5
+
+
+def test_it_is_of_the_volume_that_the_batch_finds_however_the_path_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    save_head(tmp_path / "head.nii.gz", "RAS", np.int16)
+    monkeypatch.chdir(tmp_path / "here")
+    (volume,) = find_volumes("../here/../head.nii.gz", tmp_path / "out")
+    assert EarlyRegistration(Path("../here/../head.nii.gz")).file == volume.file
 
 
 def test_the_preprocessing_takes_it(tmp_path: Path) -> None:

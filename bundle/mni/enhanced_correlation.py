@@ -46,7 +46,7 @@ AFFINE = np.eye(12, dtype=np.float32)
 
 
 class Volume(NamedTuple):
-    """A volume whose axes are those of the world: right, anterior and superior."""
+    """A volume along the axes of the world: right, anterior and superior."""
 
     voxels: np.ndarray
     origin_mm: np.ndarray

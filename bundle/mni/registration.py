@@ -62,7 +62,7 @@ class RegistrationResult(NamedTuple):
     """From the image's world to MNI space, in mm, ``(4, 4)``."""
     similarity: float
     """Correlation of the head's and the template's intensities at 3 mm, more than 6 mm inside the brain, in the
-    hemisphere where it is higher: a stroke can destroy much of the other. Measured: 0.36 to 0.95 for the 38
+    hemisphere where it is higher: a stroke can destroy much of the other. Measured: 0.38 to 0.95 for the 38
     heads of the tests' data; an upside-down head, a leg and empty volumes stay below 0.3."""
     failure: str = ""
     """Why the registration was not accepted; empty if it was."""

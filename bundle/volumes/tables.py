@@ -13,7 +13,7 @@ from bundle.volumes.lesion_table import VolumeLesion
 
 __all__ = ["write_tables"]
 
-# Volume, uncertainty and predicted Dice are those of the mask, similarity is that of the head to the MNI template.
+# Volume, uncertainty and predicted Dice belong to the mask, similarity to the head and the MNI template.
 _VOLUME_COLUMNS = (
     "name",
     "file",

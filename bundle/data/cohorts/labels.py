@@ -60,7 +60,7 @@ def prepare_label(case: Case, folder: str | Path) -> tuple[Path, float]:
 
     Raises:
         InputError: when a file is damaged or not a 3D volume, a mask has values between whole numbers or is not on the
-            grid of the image, or there is no lesion voxel.
+            grid of the image, or no voxel is lesion.
     """
     image = _open(case.image)
     union = np.zeros(image.shape[:3], dtype=bool)

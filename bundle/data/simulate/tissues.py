@@ -210,7 +210,7 @@ def load_head(file: str) -> Head:
 
     Args:
         file: T1w image, whole or skull-stripped, in any space; or a map of FreeSurfer's tissue codes (aseg, aparc+aseg,
-            wmparc), those of the head outside the brain (from 500 on) as SynthSeg has them.
+            wmparc), with SynthSeg's codes, from 500 on, for the head outside the brain.
 
     Raises:
         InputError: when the file cannot be read, or its registration to MNI fails.
