@@ -15,6 +15,7 @@ from monai.transforms import Compose, Invertd, LoadImaged, ResizeWithPadOrCropd,
 from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from threadpoolctl import threadpool_limits
 
 from bundle.errors import InputError, explain
 from bundle.mni import TEMPLATE, RegistrationResult, atlas_brain, atlas_grid, find_failure, register_to_mni
@@ -176,6 +177,16 @@ def test_a_rerun_gives_the_same_bits(shared_data: Path) -> None:
     file = shared_data / HEALTHY / "nibabel_someones_anatomy_2p75mm.nii.gz"
     again = registered.__wrapped__(file)
     np.testing.assert_array_equal(again.affine, registered(file).affine)
+
+
+@pytest.mark.parametrize("name", ["nibabel_someones_anatomy_2p75mm.nii.gz", "nii2mesh_bet.nii.gz"])
+def test_any_number_of_threads_gives_the_same_bits(shared_data: Path, name: str) -> None:
+    """The network computes in bfloat16, which makes other voxels lesion after a difference in the last bit."""
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads):
+            found.append(registered.__wrapped__(shared_data / HEALTHY / name).affine)
+    np.testing.assert_array_equal(found[1:], found[:1] * 2)
 
 
 def test_a_head_on_an_mni_grid_stays(shared_data: Path) -> None:
