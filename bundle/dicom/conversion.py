@@ -99,7 +99,9 @@ def stage_series(files: Sequence[Path], folder: Path) -> None:
 
 
 def convert_series(files: Sequence[Path], slices: Slices, image: Path) -> None:
-    """Write a series as NIfTI, with dcm2niix's exact geometry, which is checked against that of the headers.
+    """Write a series as NIfTI, with the geometry of its headers, against which dcm2niix's is checked.
+
+    dcm2niix rounds: its last slice may lie 0.001 mm beside that of the headers.
 
     Args:
         files: the instances.
@@ -116,6 +118,9 @@ def convert_series(files: Sequence[Path], slices: Slices, image: Path) -> None:
             converted = _convert(files, Path(name), where)
             volume = nib.load(converted)
             to_slices(volume, slices, where)
+            exact = slices.affine @ np.linalg.inv(inv_ornt_aff(_orientation(volume, slices), volume.shape))
+            volume.set_sform(exact, code="scanner")
+            volume.set_qform(exact, code="scanner")
             voxels = np.asarray(volume.dataobj)  # dcm2niix writes comments of the scanner into its header
             save_on_grid(voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels, volume, image)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -140,6 +145,12 @@ def _convert(files: Sequence[Path], folder: Path, where: Path) -> Path:
     return volumes[0]
 
 
+def _orientation(image: nib.Nifti1Image, slices: Slices) -> np.ndarray:
+    """Return the order and direction of an image's axes as slice, row and column, for nibabel."""
+    orientation: np.ndarray = io_orientation(np.linalg.inv(slices.affine) @ image.affine)
+    return orientation
+
+
 def to_slices(image: nib.Nifti1Image, slices: Slices, where: Path) -> np.ndarray:
     """Return an image on the grid of a converted series as the slices of that series, voxel for voxel.
 
@@ -154,7 +165,7 @@ def to_slices(image: nib.Nifti1Image, slices: Slices, where: Path) -> np.ndarray
     Raises:
         InputError: if the grids differ in more than the order and direction of their axes.
     """
-    orientation = io_orientation(np.linalg.inv(slices.affine) @ image.affine)
+    orientation = _orientation(image, slices)
     if image.shape != tuple(np.array(slices.shape)[orientation[:, 0].astype(int)]):
         raise InputError(f"The series in {where} converts to {image.shape} voxels, its slices have {slices.shape}.")
     corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(slices.shape) - 1)

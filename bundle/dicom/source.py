@@ -55,7 +55,12 @@ class DicomVolume(VolumeInput):
         return [self.file, *(self.result_path(output, f"desc-lesion_{kind}", ".dcm") for kind in ("mask", "report"))]
 
     def write_extra(
-        self, output: Path, mask: nib.Nifti1Image, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None
+        self,
+        output: Path,
+        mask: nib.Nifti1Image,
+        lesions: Sequence[VolumeLesion],
+        predicted_dice: float | None,
+        algorithm: Algorithm | None,
     ) -> list[Path]:
         """Write the mask as a DICOM segmentation and, if it was asked for, a structured report."""
         assert algorithm is not None  # the segmenter names it
@@ -65,7 +70,7 @@ class DicomVolume(VolumeInput):
             segmentation = make_segmentation(source, to_slices(mask, self.slices, where), algorithm)
             objects: list[Dataset] = [segmentation]
             if self.structured_report:
-                objects.append(make_report(source, segmentation, lesions, algorithm))
+                objects.append(make_report(source, segmentation, lesions, predicted_dice, algorithm))
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom's, if a header lacks something
             reason = " ".join(str(error).split())
             raise InputError(f"No DICOM object can be made from the series in {where}: {reason}") from error

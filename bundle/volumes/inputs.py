@@ -103,7 +103,12 @@ class VolumeInput:
         return []
 
     def write_extra(
-        self, output: Path, mask: nib.Nifti1Image, lesions: Sequence[VolumeLesion], algorithm: Algorithm | None
+        self,
+        output: Path,
+        mask: nib.Nifti1Image,
+        lesions: Sequence[VolumeLesion],
+        predicted_dice: float | None,
+        algorithm: Algorithm | None,
     ) -> list[Path]:
         """Write the results in the form of the source, before all others, and return their paths.
 
@@ -111,6 +116,7 @@ class VolumeInput:
             output: the folder of the results.
             mask: on the grid of ``file``.
             lesions: those of the mask.
+            predicted_dice: of the mask, or None where it is not known.
             algorithm: what made the mask.
 
         Raises:

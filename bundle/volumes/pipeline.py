@@ -165,7 +165,8 @@ class VolumePipeline:
                 each._replace(lesion_probability=self.quality.lesion_probability(each.mean_probability, each.volume_ml))
                 for each in lesions
             ]
-        files = volume.write_extra(self.output, nib.Nifti1Image(mask, source.affine), lesions, self.algorithm)
+        found = nib.Nifti1Image(mask, source.affine)
+        files = volume.write_extra(self.output, found, lesions, predicted, self.algorithm)
         files += self._write(volume, source, probability, mask, lesions)
         return VolumeResult(
             lesions,

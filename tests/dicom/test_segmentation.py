@@ -177,10 +177,10 @@ def test_the_report_has_the_volume_of_all_and_of_each(head_series: list[Dataset]
     mask = to_slices(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine), slices, folder)
     segmentation = make_segmentation(source, mask, ALGORITHM)
     lesions = [
-        VolumeLesion(1, 12.25, 0, 0, 0, "left", "", 0.9, 0.1),
+        VolumeLesion(1, 12.25, 0, 0, 0, "left", "", 0.9, 0.1, 0.876),
         VolumeLesion(2, 0.5, 0, 0, 0, "unknown", "", 0.9, 0.1),
     ]
-    make_report(source, segmentation, lesions, ALGORITHM).save_as(tmp_path / "report.dcm")
+    make_report(source, segmentation, lesions, 0.734, ALGORITHM).save_as(tmp_path / "report.dcm")
     report = highdicom.sr.srread(tmp_path / "report.dcm")
     assert report.SOPClassUID.name == "Comprehensive SR Storage"
     assert report.SeriesDescription == "Stroke lesion volumes, not for clinical use"
@@ -196,3 +196,9 @@ def test_the_report_has_the_volume_of_all_and_of_each(head_series: list[Dataset]
     }
     sides = [piece.finding_sites[0].laterality for piece in pieces]
     assert sides == [codes.SCT.Left, None]
+    worth = [
+        [(one.name.meaning, one.value, one.unit.value) for one in group.get_measurements()[1:]]
+        for group in (whole, *pieces)
+    ]
+    certain = ("Certainty of Finding", 88, "%")
+    assert worth == [[("Predicted Dice similarity coefficient", 0.73, "1")], [certain], []]

@@ -79,7 +79,7 @@ def objects(series: list[Dataset], folder: Path, name: bytes = b"") -> tuple[Dat
     mask = np.zeros(image.shape, np.uint8)
     mask[20:24, 30:33, 28:32] = 1
     lesions = [VolumeLesion(1, 1.95, 0, 0, 0, "left", "", 0.9, 0.1)]
-    _, *made = volume.write_extra(output, nib.Nifti1Image(mask, image.affine), lesions, ALGORITHM)
+    _, *made = volume.write_extra(output, nib.Nifti1Image(mask, image.affine), lesions, 0.7, ALGORITHM)
     segmentation, report = map(valid, made)
     assert segmentation.pixel_array.sum() == mask.sum()
     assert report.StudyInstanceUID == segmentation.StudyInstanceUID == series[0].StudyInstanceUID

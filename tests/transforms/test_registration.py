@@ -284,6 +284,18 @@ def test_what_is_not_a_head_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert "\n" not in sentence
 
 
+def test_a_map_as_smooth_as_that_of_lesions_is_refused(shared_data: Path, template: MetaTensor) -> None:
+    lesions = nib.load(shared_data / "lesion_maps" / "lesion_mean_1449.nii.gz")
+    with pytest.raises(InputError, match="as smooth as a map: only 23% of its contrast is finer than 6 mm"):
+        AffineToMNI()(MetaTensor(lesions.get_fdata(dtype=np.float32)[None], affine=lesions.affine))
+    brain = template[0].numpy()
+    white = ndimage.gaussian_filter((brain > 0.8 * brain.max()).astype(np.float32), 6)
+    with pytest.raises(InputError, match="could not be placed in MNI space"):
+        AffineToMNI()(MetaTensor(white[None], affine=template.affine))
+    blurred = ndimage.gaussian_filter(brain, 2)  # by a kernel with a full width at half maximum of 9 mm
+    assert AffineToMNI().find(MetaTensor(blurred[None], affine=template.affine)).detail > 0.4
+
+
 def test_a_head_upside_down_is_refused(template: MetaTensor) -> None:
     with pytest.raises(InputError, match="could not be placed in MNI space"):
         AffineToMNI()(MetaTensor(template.as_tensor().flip(3), affine=template.affine))
