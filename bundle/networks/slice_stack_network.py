@@ -73,6 +73,7 @@ class SliceStackNetwork(nn.Module):
             fit_height = max(self.min_size, (height + self.divisor - 1) // self.divisor * self.divisor)
             fit_width = max(self.min_size, (width + self.divisor - 1) // self.divisor * self.divisor)
             raise ValueError(
-                f"H and W must be {self.fitting}, got {height} x {width}: pad the slices to {fit_height} x {fit_width}."
+                f"H and W must be {self.fitting}, got {height} x {width}: pad the slices to {fit_height} x {fit_width}"
+                " (in the configs, by a larger box_mm)."
             )
         return x.contiguous(memory_format=torch.channels_last)

@@ -161,7 +161,7 @@ def test_a_machine_that_does_not_share_the_folder_ends_the_run(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"ray": "127.0.0.1:7777"}, "No Ray cluster answers at 127.0.0.1:7777: 'ray start --head' there says its"),
+        ({"ray": "127.0.0.1:7777"}, "No Ray cluster answers at 127.0.0.1:7777: 'ray start --head' there prints its"),
         ({"ray": "nowhere"}, "--ray nowhere is not an address: host:port of the cluster's first machine is expected."),
         ({"workers": 3}, "--workers is for one machine: with --ray each core of each machine segments a volume."),
     ],
