@@ -49,7 +49,8 @@ def scans(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Scans:
     shipped = Path(bundle_root()) / "models" / "model.pt"
     weights = Path(shutil.copy(shipped, models))
     settings = json.loads(shipped.with_suffix(".json").read_text())
-    weights.with_suffix(".json").write_text(json.dumps({**settings, "spacing_mm": 3.0, "box_mm": 288.0, "space": "native"}))
+    coarser = {"spacing_mm": 3.0, "box_mm": 288.0, "space": "native"}
+    weights.with_suffix(".json").write_text(json.dumps(settings | coarser))
     return Scans(folder, weights)
 
 
