@@ -212,7 +212,7 @@ def optimize(
         jacobian -= jacobian.mean(axis=1, keepdims=True)
         products = _products(np.concatenate([jacobian, values[None], wanted[None]]))
         explained = products[:-2, -2]
-        solved = np.linalg.lstsq(products[:-2, :-2], products[:-2, -2:])[0]
+        solved = np.linalg.lstsq(products[:-2, :-2], products[:-2, -2:], rcond=None)[0]
         brightness = (1 - explained @ solved[:, 0]) / max(correlation - explained @ solved[:, 1], 0.02)
         motion = (basis @ (brightness * solved[:, 1] - solved[:, 0])).reshape(3, 4)
         for step in (1.0, 0.5, 0.25, 0.125):
