@@ -17,8 +17,9 @@ from bundle.lesions import lesion_voxels
 
 __all__ = ["CheckLabeld", "CheckVolumed", "check_volume"]
 
-# Air in Hounsfield units is -1000; no T1w image, not even a standardised one, has a tenth of its voxels that low.
-_AIR_HU, _SHARE_OF_AIR = -500, 0.1
+# In Hounsfield units air is -1000 and the brain 20 to 45; a T1w image with an offset has few voxels of both.
+_AIR_HU, _SHARE_OF_AIR = (-1100, -500), 0.1
+_SOFT_HU, _SHARE_OF_SOFT = (0, 100), 0.3
 
 
 def check_volume(volume: torch.Tensor, name: str) -> None:
@@ -42,10 +43,19 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
     require(not mask, f"{name} has two values, {lowest:g} and {highest:g}: it is a mask, a T1w image is expected.")
     codes = is_code_map(volume[0].numpy(force=True))
     require(not codes, f"{name} is a map of codes, as of tissues, or of very few levels: a T1w image is expected.")
-    is_ct = float((volume < _AIR_HU).float().mean()) > _SHARE_OF_AIR
-    require(not is_ct, f"{name} looks like CT (Hounsfield units, air at {lowest:g}): T1w is expected.")
+    require(not _is_ct(volume), f"{name} looks like CT (Hounsfield units, air at -1000): T1w is expected.")
     if isinstance(volume, MetaTensor):
         check_invertible(name, volume.affine.numpy())
+
+
+def _is_ct(volume: torch.Tensor) -> bool:
+    air = _between(volume, *_AIR_HU)
+    soft = _between(volume[volume > _AIR_HU[1]], *_SOFT_HU)
+    return float(air.float().mean()) > _SHARE_OF_AIR and float(soft.float().mean()) > _SHARE_OF_SOFT
+
+
+def _between(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    return (values >= low) & (values <= high)
 
 
 class CheckVolumed(MapTransform):

@@ -127,12 +127,34 @@ def _check_kind(file: Path, image: SpatialImage) -> None:
     require(real, f"{file} has {kind.name} voxels: an image of integers or real numbers is expected.")
 
 
+def _stored_header(file: Path, image: nib.Nifti1Image) -> nib.Nifti1Header:
+    """Return the header of the file itself: nibabel changes sizes of 0 to 1 and of -2 to 2 when it loads one."""
+    with ImageOpener(file) as stream:
+        return type(image.header).from_fileobj(stream, check=False)
+
+
+def _check_one_hand(file: Path, header: nib.Nifti1Header) -> None:
+    """Check that sform and qform do not put left on opposite sides; then one of them is wrong."""
+    if header["sform_code"] > 0 and header["qform_code"] > 0:
+        volumes = [np.linalg.det(affine[:3, :3]) for affine in (header.get_sform(), header.get_qform())]
+        require(
+            np.prod(np.sign(volumes)) >= 0,
+            f"{file} has left and right swapped between its sform and its qform: one is wrong; convert it again from "
+            "DICOM.",
+        )
+
+
 def _check_place(file: Path, image: SpatialImage) -> None:
     """Check that voxel size and orientation are known and consistent."""
     if isinstance(image, nib.Nifti1Image):
-        # From the file itself: nibabel changes sizes of 0 to 1 and of -2 to 2 when it loads a header.
-        with ImageOpener(file) as stream:
-            sizes = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
+        stored = _stored_header(file, image)
+        sizes = stored["pixdim"][1:4]
+        first, header_size = int(stored["vox_offset"]), int(stored["sizeof_hdr"])
+        require(
+            first >= header_size,
+            f"{file} has its first voxel at byte {first}, inside of its header of {header_size} bytes: its header is "
+            "damaged.",
+        )
         require(
             np.isfinite(sizes).all() and (sizes > 0).all(),
             f"{file} has voxels of {_joined(sizes)} mm: its header is damaged, sizes above 0 are expected.",
@@ -142,6 +164,7 @@ def _check_place(file: Path, image: SpatialImage) -> None:
             f"{file} does not give its orientation (sform_code and qform_code are 0): left and right could be "
             "swapped; convert it again from DICOM.",
         )
+        _check_one_hand(file, stored)
     check_invertible(file, image.affine)
     sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
     upright = abs(np.linalg.det(image.affine[:3, :3] / sizes_mm)) >= _LEAST_UPRIGHT

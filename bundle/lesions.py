@@ -15,6 +15,7 @@ from bundle.errors import InputError
 __all__ = ["bounding_box", "components", "lesion_voxels", "remove_small_components", "voxel_ml"]
 
 _ROUNDED = 1e-3  # a stored scaling makes 254.9999 of 255
+_MOST_VALUES, _INVERTED_FROM = 32, 0.85
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +29,8 @@ def lesion_voxels(label: np.ndarray, name: object) -> np.ndarray:
         name: the file, for the message.
 
     Raises:
-        InputError: if a voxel is below 0, between whole numbers or NaN.
+        InputError: if a voxel is below 0, between whole numbers or NaN; if there are more values than a mask has, or
+            nearly all voxels are lesion.
     """
     if label.dtype.kind not in "biuf":
         raise InputError(f"{name} has {label.dtype.name} voxels: a mask of 0 and 1 is expected.")
@@ -40,7 +42,12 @@ def lesion_voxels(label: np.ndarray, name: object) -> np.ndarray:
                 f"{name} has {bad.size} voxels such as {float(bad[0]):g}: a mask of 0 and 1 is expected; threshold a "
                 "probability at 0.5 first."
             )
-    if len(values := np.unique(np.round(label[lesion]))) > 1:
+    values = np.unique(np.round(label[lesion]))
+    if len(values) > _MOST_VALUES:
+        raise InputError(f"{name} has {len(values)} values besides 0: it is an image or an atlas, a mask is expected.")
+    if (share := lesion.mean()) > _INVERTED_FROM:
+        raise InputError(f"{name} is lesion in {share:.0%} of its voxels: it is inverted, lesion is 1 and the rest 0.")
+    if len(values) > 1:
         shown = ", ".join(f"{value:g}" for value in values[:6]) + (" ..." if len(values) > 6 else "")
         _log.warning("%s has the values %s besides 0: all of them are taken for lesion.", name, shown)
     return lesion

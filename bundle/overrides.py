@@ -23,6 +23,7 @@ __all__ = ["check_command_line", "check_overrides"]
 _MONAIS_OWN = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters} - {"override"}
 _OF_TRACKING = {"experiment_name", "run_name", "save_execute_config", "tracking_uri"}
 _PATHS = re.compile(r"\w+_(dir|path)|datalist|finetune|heads|heads_cache|masks|simulation_split")
+_OPTIONAL = ("finetune", "heads", "heads_cache", "masks", "simulation_split")  # None is their default
 _RENAMED = {"finetune_partly": "finetune_strict", "slice_size": "box_mm"}
 
 
@@ -33,7 +34,7 @@ def check_command_line(argv: Sequence[str]) -> None:
         argv: the words of the command line.
 
     Raises:
-        InputError: when an override is not in the configs, or MONAI reads a path as a number.
+        InputError: when an override is not in the configs, or MONAI reads a path as something else.
     """
     if Path(argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
         return
@@ -46,10 +47,18 @@ def check_command_line(argv: Sequence[str]) -> None:
     parser = ConfigParser()
     parser.read_config(files)
     for name, text in options.items():
-        if _PATHS.fullmatch(name) and isinstance(value := DefaultParseValue(str(text)), int | float):  # True is an int
-            raise InputError(f"--{name} {text} is not read as a path, but as {value!r}: write ./{text}.")
+        if _PATHS.fullmatch(name):
+            _check_path(name, str(text))
     own = _MONAIS_OWN | _OF_TRACKING if "tracking" in options else _MONAIS_OWN
     check_overrides([name for name in options if name not in own], parser.config)
+
+
+def _check_path(name: str, text: str) -> None:
+    """Check that Fire leaves a path as it is, unless it is a list; ``run#2`` would be ``run``."""
+    value = DefaultParseValue(text)
+    as_meant = value == text or (value is None and name in _OPTIONAL) or text.startswith(("[", "{"))
+    if not as_meant:
+        raise InputError(f"--{name} {text} is not read as a path, but as {value!r}: write ./{text}.")
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

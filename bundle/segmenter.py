@@ -228,6 +228,7 @@ def run(
     workers = (2 if len(asked) > 1 else 0) if workers is None else workers
     batch, backend = make_batch(options, target, workers, progress, progress and len(asked) == 1)
     batch.pipeline.early = early if workers == 0 else None  # it cannot be given to another process
+    batch.ledger.check_names(asked)
     with nullcontext() if ray is None else connected(ray):
         begin_output(target, shard)
         _tell(backend, choices)

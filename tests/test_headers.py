@@ -95,6 +95,56 @@ def test_two_sizes_of_one_space_contradict_each_other(sform_code: int, qform_cod
         check_header(tmp_path / "t1.nii")
 
 
+def test_a_first_voxel_inside_of_the_header_is_refused(tmp_path: Path, head: np.ndarray) -> None:
+    for name in ("t1.nii", "t1.nii.gz"):
+        nib.save(image(NATIVE, 1, 1, head), tmp_path / name)
+    content = (tmp_path / "t1.nii").read_bytes()
+    for first in (0, 16, 347):
+        (tmp_path / "t1.nii").write_bytes(content[:108] + np.float32(first).tobytes() + content[112:])
+        with pytest.raises(InputError, match=r"t1\.nii .*(header is damaged|vox offset)"):
+            check_header(tmp_path / "t1.nii")
+    check_header(tmp_path / "t1.nii.gz")
+
+
+@pytest.mark.parametrize(("sform_code", "qform_code"), [(1, 1), (1, 2), (4, 1)])
+def test_an_sform_and_a_qform_that_swap_left_and_right_are_refused(
+    sform_code: int, qform_code: int, tmp_path: Path, head: np.ndarray
+) -> None:
+    mirrored = np.diag([-1.0, 1, 1, 1]) @ NATIVE
+    nib.save(image(mirrored, sform_code, qform_code, head), tmp_path / "t1.nii")
+    with pytest.raises(InputError, match="has left and right swapped between its sform and its qform: one is wrong"):
+        check_header(tmp_path / "t1.nii")
+    nib.save(image(mirrored, sform_code, 0, head), tmp_path / "t1.nii")  # one that is not valid says nothing
+    check_header(tmp_path / "t1.nii")
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("micron", 1e3), ("mm", 1.0), ("unknown", 1.0)])
+def test_metres_and_micrometres_are_read(unit: str, factor: float, tmp_path: Path, head: np.ndarray) -> None:
+    stored = nib.Nifti1Image(head.astype(np.int16), np.diag([factor] * 3 + [1]) @ NATIVE)
+    stored.set_qform(stored.affine, 1)
+    stored.header.set_xyzt_units(unit)
+    nib.save(stored, tmp_path / "t1.nii")
+    check_header(tmp_path / "t1.nii")
+    loaded = VolumePreprocessing("image").transforms[0]({"image": str(tmp_path / "t1.nii")})["image"]
+    np.testing.assert_allclose(loaded.affine, NATIVE, atol=1e-3)
+    np.testing.assert_array_equal(loaded, head.astype(np.int16))
+
+
+def test_millimetres_that_are_called_metres_stay(tmp_path: Path, head: np.ndarray) -> None:
+    stored = nib.Nifti1Image(head, NATIVE)
+    stored.header.set_xyzt_units("meter")
+    nib.save(stored, tmp_path / "t1.nii")
+    np.testing.assert_array_equal(load_image(tmp_path / "t1.nii").affine, NATIVE)
+
+
+@pytest.mark.parametrize("further", [(1,), (1, 1), (1, 1, 1)])
+def test_further_axes_of_one_are_left_out(further: tuple, tmp_path: Path, head: np.ndarray) -> None:
+    nib.save(nib.Nifti1Image(head.reshape(*head.shape, *further), NATIVE), tmp_path / "t1.nii")
+    check_header(tmp_path / "t1.nii")
+    loaded = VolumePreprocessing("image").transforms[0]({"image": str(tmp_path / "t1.nii")})["image"]
+    np.testing.assert_array_equal(loaded, head)
+
+
 def test_sizes_that_differ_by_a_hundredth_do_not_turn_the_head(tmp_path: Path, head: np.ndarray) -> None:
     """Only the sform is valid; MONAI's own reader would take the empty qform, in which left is right."""
     nib.save(image(scaled(1.01), 1, 0, head), tmp_path / "t1.nii")

@@ -92,3 +92,14 @@ def test_several_values_of_a_label_are_named(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level("WARNING"):
         assert lesion_voxels(np.array([0, 1, 2, 4, 4]), "mask.nii").sum() == 4
     assert caplog.messages == ["mask.nii has the values 1, 2, 4 besides 0: all of them are taken for lesion."]
+
+
+def test_an_image_and_an_inverted_mask_are_no_label() -> None:
+    image = np.arange(1000).reshape(10, 10, 10)
+    with pytest.raises(InputError, match=r"t1\.nii has 999 values besides 0: it is an image or an atlas, a mask is"):
+        lesion_voxels(image, "t1.nii")
+    inverted = np.ones((10, 10, 10), dtype=np.uint8)
+    inverted[:2, :5, :5] = 0
+    with pytest.raises(InputError, match=r"mask\.nii is lesion in 95% of its voxels: it is inverted"):
+        lesion_voxels(inverted, "mask.nii")
+    assert lesion_voxels(1 - inverted, "mask.nii").sum() == 50

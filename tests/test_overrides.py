@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,15 @@ def test_overrides_in_a_file_of_arguments_are_checked_too(files: list[str], tmp_
         check_command_line(monai_bundle("run", "training", "--args_file", str(arguments)))
 
 
-@pytest.mark.parametrize("text", ["2024", "2024.10", "1e5", "0x10", "1_000", "True", "-1"])
+@pytest.mark.parametrize(
+    "text", ["2024", "2024.10", "1e5", "0x10", "1_000", "True", "-1", "run#2", "None", "Smith,John", "(a)", "'x'"]
+)
 @pytest.mark.parametrize("name", ["dataset_dir", "output_dir", "datalist", "ckpt_path"])
-def test_a_path_that_monai_reads_as_a_number_is_refused(name: str, text: str, tmp_path: Path) -> None:
+def test_a_path_that_monai_reads_as_something_else_is_refused(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({name: "data"}))
     words = ["run", "--config_file", str(tmp_path / "config.json")]
     check_command_line(monai_bundle(*words, f"--{name}", f"./{text}"))
-    with pytest.raises(InputError, match=rf"--{name} {text} is not read as a path, but as \S+: write \./{text}\."):
+    with pytest.raises(InputError, match=rf"--{name} {re.escape(text)} is not read as a path, but as .+: write \./"):
         check_command_line(monai_bundle(*words, f"--{name}={text}"))
 
 

@@ -36,11 +36,18 @@ class DicomVolume(VolumeInput):
         instances: its DICOM files.
         slices: its grid.
         structured_report: write the volumes of the lesions as a structured report too.
+        study_uid: of its study.
     """
 
     instances: tuple[Path, ...]
     slices: Slices = field(compare=False)
     structured_report: bool = False
+    study_uid: str = ""
+
+    @property
+    def origin(self) -> str:
+        """The study, wherever its files are."""
+        return f"study {hashlib.sha256(self.study_uid.encode()).hexdigest()[:16]}"
 
     def content_hash(self) -> str:
         """Return the SHA-256 of the instances."""
@@ -154,7 +161,7 @@ def find_studies(
             volumes.append(RefusedVolume(image, name, choice))
         else:
             instances = tuple(choice.series.files)
-            volumes.append(DicomVolume(image, name, instances, choice.slices, structured_report))
+            volumes.append(DicomVolume(image, name, instances, choice.slices, structured_report, study[0].study_uid))
             lines += [f"{study[0].folder}: {line}" for line in (*choice.lines(), *_untidy(choice.series))]
     read = sum(len(series.files) + len(series.contradictions) for series in found)
     if unused := len(files) - read - len(faults):

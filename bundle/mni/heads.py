@@ -11,7 +11,8 @@ __all__ = ["air_to_zero", "head_mask"]
 _RINGING = 0.05
 # Air, fluid and bone are dark in every T1w image: if all voxels are brighter than this share, an offset was added.
 _OFFSET = 0.2
-_SHARE_OF_AIR = 0.1  # voxels that are exactly 0, from which on they are air that a standardisation has left out
+_SHARE_OF_AIR = 0.1  # voxels of one value, from which on they are air that a standardisation has left out
+_SAME = 1e-5  # of the range of intensities
 _DARKEST = 0.15  # of a brain's voxels, as a share of their median, in plain images
 _HOT = 2.0  # times the 99.9th percentile
 
@@ -43,7 +44,8 @@ def air_to_zero(volume: np.ndarray) -> np.ndarray:
 
     In images that are plain already only hot voxels change, such as the brightest points of vessels. Otherwise the air
     is at 0 and the tissue is on both sides of it (standardised inside a mask), or the air is the darkest there is
-    (standardised as a whole, scaled to -1..1, or with an offset).
+    (standardised as a whole, scaled to -1..1, or with an offset), which may be a value far below all others, such as
+    -9999.
 
     Args:
         volume: ``(H, W, D)``, float32.
@@ -56,11 +58,23 @@ def air_to_zero(volume: np.ndarray) -> np.ndarray:
     return np.minimum(lifted, hot) if 0 < hot < lifted.max() else lifted
 
 
+def _without_padding(volume: np.ndarray) -> np.ndarray:
+    """Return a volume with 0 where it has a value that is far below all others."""
+    sparse = _sparse(volume)
+    padding = float(sparse.min())
+    others = sparse[sparse > padding]
+    if padding >= 0 or not others.size or 1 - others.size / sparse.size < _SHARE_OF_AIR:
+        return volume
+    lowest, bright = float(others.min()), float(np.percentile(others, 98))
+    return np.where(volume > padding, volume, 0) if lowest - padding > bright - lowest else volume
+
+
 def _lift(volume: np.ndarray) -> np.ndarray:
+    volume = _without_padding(volume)
     darkest, low, bright = np.percentile(_sparse(volume), (0.1, 2, 98))
     if -_RINGING * bright < low and darkest < _OFFSET * bright:
         return volume
-    tissue = volume != 0
+    tissue = np.abs(volume) > _SAME * (bright - low)
     if low < 0 and 1 - tissue.mean() > _SHARE_OF_AIR:
         darkest, median = np.percentile(volume[tissue], (0.5, 50))
         offset = (_DARKEST * median - darkest) / (1 - _DARKEST)

@@ -73,6 +73,11 @@ class VolumeInput:
     file: Path
     name: str
 
+    @property
+    def origin(self) -> str:
+        """What tells this volume from another one of the same name."""
+        return str(self.file.absolute())
+
     def result_path(self, output: Path, kind: str, suffix: str = ".nii.gz") -> Path:
         """Return the path of a result, with the name of a BIDS derivative.
 

@@ -41,6 +41,11 @@ def _is_whole(record: Mapping[str, Any]) -> bool:
     )
 
 
+def _input_of(record: Mapping[str, Any]) -> Any:
+    key = record.get("key")
+    return key.get("input") if isinstance(key, Mapping) else None
+
+
 @dataclass
 class Ledger:
     """The records of a batch, one for each volume.
@@ -76,6 +81,21 @@ class Ledger:
         """Return the existing records, in the order of the volumes."""
         found = (self._records.get(volume.name) or self._read(volume) for volume in volumes)
         return [record for record in found if record]
+
+    def check_names(self, volumes: Sequence[VolumeInput]) -> None:
+        """Check that no volume would replace results of another one, which has the same name.
+
+        Raises:
+            InputError: if one would; a volume that only moved, or only changed, is the same.
+        """
+        for volume in volumes:
+            record = self._read(volume)
+            moved = record.get("status") == "done" and record.get("origin", volume.origin) != volume.origin
+            if moved and _input_of(record) != self.key(volume)["input"]:
+                raise InputError(
+                    f"{self.output} holds the results of {record['file']} as {volume.name}, and {volume.file} would "
+                    "replace them: choose another OUTPUT."
+                )
 
     def unfinished(
         self, volumes: Sequence[VolumeInput], skip: Callable[[], object]
@@ -122,8 +142,8 @@ class Ledger:
 
     def _write(self, volume: VolumeInput, key: Mapping[str, str], found: Mapping[str, Any]) -> None:
         """Write a volume's record; if that is impossible, the volume has failed."""
-        origin = {"key": key, "weights": self.weights[:12], "versions": self.versions}
-        record = {"name": volume.name, "file": str(volume.file), **found, **origin}
+        made_by = {"key": key, "weights": self.weights[:12], "versions": self.versions}
+        record = {"name": volume.name, "file": str(volume.file), "origin": volume.origin, **found, **made_by}
         try:
             write_json(record, self.path(volume))
         except OSError as error:

@@ -107,6 +107,9 @@ def report(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], outp
     mine = [record for record in records if record["name"] in names]
     failed = [record for record in mine if record["status"] == "failed"]
     checked = [record for record in mine if record["status"] == "done" and record["warnings"]]
+    others = sum(1 for _ in (output / "records").rglob("*.json")) - len(records)
+    if others > 0:
+        print(f"{output} also has results of earlier runs (volumes: {others}), which these tables leave out.")
     for record in failed:
         print(f"Failed: {record['error']}", file=sys.stderr)
     print(

@@ -17,7 +17,7 @@ from nibabel.spatialimages import SpatialImage
 from bundle.early_registration import EarlyRegistration
 from bundle.files import write_json
 from bundle.headers import check_header
-from bundle.nifti import load_image
+from bundle.nifti import SAME_SIZE, load_image
 from bundle.options import SegmentOptions
 from bundle.quality import QualityModel, expected_dice
 from bundle.transforms import LogitsToMask, VolumePreprocessing
@@ -184,13 +184,17 @@ class VolumePipeline:
         self, source: SpatialImage, volume_ml: float, predicted_dice: float | None, failure: str
     ) -> list[str]:
         """Return the reasons why someone should look at a volume."""
-        thickest = float(np.linalg.norm(source.affine[:3, :3], axis=0).max())
+        sizes_mm = np.linalg.norm(source.affine[:3, :3], axis=0)
+        thickest, zooms = float(sizes_mm.max()), np.asarray(source.header.get_zooms()[:3])
+        scaled = not np.allclose(zooms, sizes_mm, rtol=SAME_SIZE)
+        larger = float(np.prod(sizes_mm / zooms))
         poor = self.quality is not None and predicted_dice is not None and predicted_dice < self.quality.least_dice
         reasons = (
             (bool(failure), f"not registered to MNI space ({failure}), segmented where it lies"),
             (volume_ml == 0, "no lesion found"),
             (volume_ml > _HUGE_ML, f"{volume_ml:.0f} mL is more than nearly every stroke"),
             (poor, f"the mask is likely to be poor (predicted Dice {predicted_dice or 0:.2f})"),
+            (scaled, f"its sform scales to a template: mL are {larger:.2f} times those of its pixdim"),
             (thickest > _COARSE_MM + 1e-3, f"voxels of {thickest:.1f} mm hide small lesions"),
         )
         return [reason for applies, reason in reasons if applies]

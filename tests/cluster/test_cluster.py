@@ -77,7 +77,7 @@ def test_a_machine_killed_at_a_random_moment_costs_nothing_but_time(
     assert process.returncode == 1, where
     assert "Traceback" not in told
     assert f"{len(SPACINGS_MM)} of {len(SPACINGS_MM) + 1} volumes are segmented" in told
-    assert f"Failed: {scans.folder / JUNK} is a damaged gzip file" in told
+    assert f"Failed: {scans.folder / JUNK} is not compressed by gzip" in told
     assert set(came_from(tmp_path)) == {"127.0.0.1", "127.0.0.2"}
     assert_as_on_one_machine(tmp_path, local)
 

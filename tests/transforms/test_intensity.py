@@ -172,6 +172,20 @@ def test_tissue_that_is_standardised_inside_its_mask_stays_above_the_air(
     assert np.corrcoef(found[inside], expected[inside])[0, 1] > 0.98
 
 
+@pytest.mark.parametrize("padding", [-9999.0, -32768.0, -1e6])
+def test_padding_far_below_all_others_is_air(padding: float, head: np.ndarray) -> None:
+    padded = np.where(head > 0, head, padding)
+    np.testing.assert_array_equal(lifted(padded), head.astype(np.float32))
+
+
+@pytest.mark.parametrize("air", [1e-6, -1e-6, -10.0])
+def test_the_air_about_standardised_tissue_need_not_be_exactly_0(air: float, head: np.ndarray) -> None:
+    inside = head > 0
+    standardised = (head - head[inside].mean()) / head[inside].std()
+    expected = lifted(np.where(inside, standardised, 0))
+    np.testing.assert_allclose(lifted(np.where(inside, standardised, air)), expected, atol=0.05)
+
+
 def test_plain_images_and_their_noise_stay_as_they_are(head: np.ndarray, noisy: np.ndarray) -> None:
     ringing = noisy - 2  # as an interpolation leaves it
     for image in (head, noisy, ringing):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bundle.errors import InputError
 from bundle.options import SegmentOptions
 from bundle.transforms import VolumePreprocessing
 from bundle.volumes import pipeline as pipeline_module
@@ -208,3 +209,26 @@ def test_tables_have_a_row_for_each_volume_and_each_lesion(run: Callable, pipeli
         ("c d", "1", "8.0000", "unknown"),
         ("c d", "2", "0.0640", "unknown"),
     ]
+
+
+def test_another_volume_of_the_same_name_does_not_replace_the_results(
+    run: Callable, scans: Path, pipeline: VolumePipeline, write_head: WriteHead, tmp_path: Path
+) -> None:
+    run()
+    ledger = Ledger(pipeline.output, "w", "s", "0")
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(scans, moved)
+    ledger.check_names(find_volumes(scans, pipeline.output))
+    ledger.check_names(find_volumes(moved, pipeline.output))
+    write_head("a.nii.gz", axcodes="LPS")  # the same file has other content now
+    ledger.check_names(find_volumes(scans, pipeline.output))
+    other.mkdir()
+    shutil.copy(scans / "a.nii.gz", other / "bad.nii.gz")  # what failed may be replaced
+    ledger.check_names(find_volumes(other, pipeline.output))
+    shutil.move(other / "bad.nii.gz", other / "a.nii.gz")
+    with pytest.raises(InputError) as refused:
+        ledger.check_names(find_volumes(other, pipeline.output))
+    assert str(refused.value) == (
+        f"{pipeline.output} holds the results of {scans / 'a.nii.gz'} as a, and {other / 'a.nii.gz'} would replace "
+        "them: choose another OUTPUT."
+    )
