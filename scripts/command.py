@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import fields
 from difflib import get_close_matches
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -44,6 +44,8 @@ def run_command(
         further_options: returns the names that the function's ``**options`` take.
         input_error_code: exit code of an ``InputError``.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name need not be in its encoding
     arguments = _parse(function, sys.argv[1:], further_options)
     if sys.stderr.isatty():
         print("Starting ...", file=sys.stderr)  # PyTorch and MONAI take seconds to import

@@ -19,12 +19,13 @@ from bundle.errors import InputError, missing_content
 from bundle.files import IMAGE_SUFFIXES, images_below, refuse_no_image, stem
 from bundle.volumes.lesion_table import VolumeLesion
 
-__all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes", "take_shard"]
+__all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes", "result_name", "take_shard"]
 
 _LISTS = (".txt", ".csv", ".tsv")
 _COLUMNS = ("image", "file", "path", "filename")
 _LONGEST_NAME = 180
 _WILD = re.compile(r"[*?\[]")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # how Python holds such bytes of a name
 
 
 def file_hash(file: Path) -> str:
@@ -67,7 +68,8 @@ class VolumeInput:
     Args:
         file: the image; it need not exist: a missing file in a list is a failure of its volume alone.
         name: of its results, unique in the batch, without suffix: the folders below the source's, and the stem. A BIDS
-            name is without its ``_T1w``; a name of more than 180 bytes is cut, and ends in 8 digits of its hash.
+            name is without its ``_T1w``; a name of more than 180 bytes is cut, and ends in 8 digits of its hash; bytes
+            that are not UTF-8 are ``%E9``.
     """
 
     file: Path
@@ -151,8 +153,14 @@ def _in_list(file: Path) -> list[Path]:
     return [file.parent / entry for entry in entries if entry]
 
 
+def result_name(path: Path) -> str:
+    """Return a relative path as the name of results, in UTF-8: other bytes of its parts become ``%E9``, as in URLs."""
+    return "/".join(_short(part) if _NOT_UTF8.search(part) else part for part in path.parts)
+
+
 def _short(name: str) -> str:
-    """Return a name that leaves room for the suffixes of results; file systems allow 255 bytes."""
+    """Return a name in UTF-8 that leaves room for the suffixes of results; file systems allow 255 bytes."""
+    name = _NOT_UTF8.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
     if len(name.encode()) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -166,7 +174,7 @@ def _names(files: list[Path], base: Path) -> Iterator[str]:
         name = stem(file)
         name = name.removesuffix("_T1w") if parse_name(name).is_t1w else name
         candidates = chain((name, file.name), (f"{file.name}-{number}" for number in count(2)))
-        paths = ((file.relative_to(base).parent / _short(candidate)).as_posix() for candidate in candidates)
+        paths = (result_name(file.relative_to(base).parent / _short(candidate)) for candidate in candidates)
         # Some file systems do not distinguish upper and lower case.
         path = next(path for path in paths if path.casefold() not in taken)
         taken.add(path.casefold())

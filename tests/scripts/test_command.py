@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
@@ -239,6 +240,17 @@ def test_errors_and_stops_are_told_in_a_sentence(
         call(command, [], monkeypatch)
     assert ended.value.code == code
     assert capsys.readouterr().err == told
+
+
+def test_a_name_that_is_not_utf8_is_printed_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(source: str) -> None:
+        """Print a name."""
+        print(source)
+
+    printed = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(printed, encoding="utf-8", write_through=True))
+    call(command, ["caf\udce9"], monkeypatch)
+    assert printed.getvalue() == b"caf\\udce9\n"
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

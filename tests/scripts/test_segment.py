@@ -136,6 +136,25 @@ def test_ctrl_c_ends_it_with_a_sentence(scans: Path, tmp_path: Path) -> None:
     assert "0 of 3 volumes are segmented" in printed
 
 
+def test_names_that_are_not_utf8_are_segmented_and_told_in_utf8(scans: Path, tmp_path: Path) -> None:
+    source, output = (Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/\xe9", b"/results \xff"))
+    file = source / os.fsdecode(b"d\xe9p/caf\xe9.nii.gz")
+    file.parent.mkdir(parents=True)
+    file.write_bytes((scans / "sub-01/anat/sub-01_T1w.nii.gz").read_bytes())
+    done = segment(source, output, views=True, workers=1)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "1 of 1 volumes are segmented" in done.stdout
+    name = "d%E9p/caf%E9"
+    for result in (f"{name}_space-orig_label-L_desc-lesion_mask.nii.gz", f"views/{name}.html", f"figures/{name}.png"):
+        assert (output / result).is_file(), result
+    (row,) = rows(output / "volumes.tsv")
+    assert (row["name"], row["status"]) == (name, "done")
+    assert "caf\\udce9.nii.gz: " in (output / "segment.log").read_text(encoding="utf-8")
+    assert "views/d%25E9p/caf%25E9.html" in (output / "report.html").read_text(encoding="utf-8")
+    (record,) = (json.loads(file.read_text(encoding="utf-8")) for file in output.rglob("records/**/*.json"))
+    assert record["name"] == name
+
+
 @pytest.mark.openvino
 def test_openvino_gives_the_probability_that_torch_gives(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def test_links_are_followed_and_a_circle_ends(tmp_path: Path) -> None:
     (tmp_path / "in" / "circle").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "gone.nii.gz").symlink_to(tmp_path / "nothing")
     assert named(tmp_path / "in") == {"gone": "gone.nii.gz", "linked/a": "a.nii.gz", "own": "own.nii.gz"}
+
+
+def test_names_of_results_are_utf8_and_short_whatever_the_bytes_of_the_sources(tmp_path: Path) -> None:
+    cyrillic = b"\xe3\xee\xeb" * 60
+    names = (b"caf\xe9.nii.gz", b"caf%E9.nii.gz", b"d\xe9p/a.nii", cyrillic + b"/" + cyrillic + b".nii")
+    make(tmp_path, *map(os.fsdecode, names))
+    long, *given = sorted(named(tmp_path))
+    assert given == ["caf%E9", "caf%E9.nii.gz", "d%E9p/a"]
+    assert long.isascii()
+    assert max(len(part) for part in long.split("/")) <= 180
 
 
 # BIDS
