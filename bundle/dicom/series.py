@@ -29,6 +29,7 @@ MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRIm
 
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _GRID = ("Rows", "Columns")
+_SHARED = (*_GRID, "FrameOfReferenceUID")
 _PLACE = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -36,7 +37,7 @@ _PLACE = {
 }
 _LENGTHS = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
 _TAGS = [
-    *(*_IDENTITY, "PatientID", "PatientName", "FrameOfReferenceUID", *_GRID, *_PLACE),
+    *(*_IDENTITY, "PatientID", "PatientName", *_SHARED, *_PLACE),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "AngioFlag"),
     *("Manufacturer", "ContrastBolusAgent", "RepetitionTime", "EchoTime", "InversionTime"),
@@ -217,7 +218,7 @@ def find_slices(series: Series) -> Slices:
     _check_instances(series, where)
     frames = [frame for header in series.headers for frame in _frames(header)]
     missing = sorted({name for frame in frames for name in _PLACE if frame[name] is None})
-    missing += [name for name in _GRID if not series.headers[0].get(name)]
+    missing += [name for name in _GRID if not all(header.get(name) for header in series.headers)]
     if missing:
         raise InputError(f"{where} does not give the positions of its slices ({', '.join(missing)}): export it again.")
     check_slice_count(where, len(frames))
@@ -231,9 +232,8 @@ def find_slices(series: Series) -> Slices:
         raise InputError(f"{where} {reason}: export it again.") from error
     if not _same(orientations, _SAME_DIRECTION):
         raise InputError(f"{where} has slices in several directions: a localizer or several stacks, not one volume.")
-    grids = {tuple(str(header.get(name)) for name in _GRID) for header in series.headers}
-    frames_of_reference = {str(header.get("FrameOfReferenceUID") or "") for header in series.headers} - {""}
-    if not _same(sizes, _SAME_MM) or len(grids) > 1 or len(frames_of_reference) > 1:
+    several = (len({str(header.get(name)) for header in series.headers if header.get(name)}) > 1 for name in _SHARED)
+    if not _same(sizes, _SAME_MM) or any(several):
         raise InputError(f"{where} has slices of several sizes or frames of reference: one volume is expected.")
     along_row, along_column = orientations[0].reshape(2, 3)
     heights = positions @ np.cross(along_row, along_column)

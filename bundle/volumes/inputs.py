@@ -19,7 +19,7 @@ from bundle.errors import InputError, missing_content
 from bundle.files import IMAGE_SUFFIXES, images_below, refuse_no_image, stem
 from bundle.volumes.lesion_table import VolumeLesion
 
-__all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes", "result_name", "take_shard"]
+__all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes", "parse_shard", "result_name", "take_shard"]
 
 _LISTS = (".txt", ".csv", ".tsv")
 _COLUMNS = ("image", "file", "path", "filename")
@@ -232,18 +232,26 @@ def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = Fal
     return [VolumeInput(file, name) for file, name in zip(files, _names(files, base), strict=True)]
 
 
-def take_shard(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
-    """Return every n-th volume from the i-th on, for a shard of ``"i/n"``; all of them without a shard.
+def parse_shard(shard: str) -> tuple[int, int]:
+    """Return i and n of a shard of ``"i/n"``.
 
     Raises:
-        InputError: if a shard is not of that form.
+        InputError: if it is not of that form.
     """
-    if shard is None:
-        return list(volumes)
     try:
         number, shards = map(int, shard.split("/"))
     except ValueError:
         number, shards = 0, 0
     if not 1 <= number <= shards:
         raise InputError(f"--shard {shard} is not a shard: i/n is expected, such as 1/4 to 4/4.")
+    return number, shards
+
+
+def take_shard(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
+    """Return every n-th volume from the i-th on, for a shard of ``"i/n"``; all of them without a shard.
+
+    Raises:
+        InputError: if a shard is not of that form.
+    """
+    number, shards = (1, 1) if shard is None else parse_shard(shard)
     return list(volumes[number - 1 :: shards])

@@ -89,6 +89,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "uneven slices": (moved, "has slices 3.60 to 4.50 mm apart: equal distances are expected"),
     "seven slices": (lambda series: series[:7], "has 7 slices: a head of at least 8 is expected"),
     "no place": (without("ImagePositionPatient"), "does not give the positions of its slices (ImagePositionPatient)"),
+    "no rows": (without("Rows"), "does not give the positions of its slices (Rows)"),
     "no size": (without("PixelSpacing"), "does not give the positions of its slices (PixelSpacing)"),
     "another patient": (
         changed(3, PatientID="another"),
