@@ -100,6 +100,15 @@ def _damage(file: str | Path, damage: Exception) -> str:
     return f"{never} copy or export it again."
 
 
+def _not_an_image(file: Path) -> str:
+    """Return the sentence on something else in the place of an image file."""
+    if file.is_dir():
+        return f"{file} is a folder, not an image file: give a folder, of images or of DICOM, to the command itself."
+    if _beginning(file)[128:].startswith(b"DICM"):
+        return f"{file} is a DICOM file: give the folder of its series itself, {file.parent}."
+    return f"{file} is not an image that can be read: NIfTI (.nii, .nii.gz) or MGH (.mgz) is expected."
+
+
 def check_gzip(file: str | Path) -> None:
     """Read a gzip file up to its checksum, which image readers do not reach: they return damaged voxels.
 
@@ -148,7 +157,7 @@ def explain(file: str | Path, error: BaseException, *others: str | Path) -> str:
         except OSError as refusal:
             return f"{each} could not be read: {refusal.strerror or refusal}"
     if any(unreadable in str(cause) for cause in chain for unreadable in _UNREADABLE):
-        return f"{file} is not an image that can be read: NIfTI (.nii, .nii.gz) or MGH (.mgz) is expected."
+        return _not_an_image(Path(file))
     reason = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
     return f"{file} could not be processed: {reason}"
 

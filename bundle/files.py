@@ -149,14 +149,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_atomically(text: str, path: str | Path) -> None:
-    """Write a text file.
+    """Write a text file in UTF-8.
 
     Args:
-        text: its content.
+        text: its content; bytes of a file's name that are not UTF-8 are written as ``\\udcff``.
         path: the file; its folder is created.
     """
     with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _as_json(content: Any) -> Any:

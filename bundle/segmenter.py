@@ -35,6 +35,7 @@ from bundle.volumes.ledger import Ledger
 from bundle.volumes.lesion_table import RegionAtlas
 from bundle.volumes.output import begin_output, describe_timing, report
 from bundle.volumes.pipeline import VolumePipeline
+from bundle.volumes.sources import folders_left_out
 
 __all__ = ["batch_on_machine", "inference_config", "load_network", "make_batch", "run"]
 
@@ -135,18 +136,21 @@ def make_batch(
 
 
 def _find(source: str, output: Path, options: SegmentOptions) -> tuple[list[VolumeInput], list[str]]:
-    """Return the volumes of a source, and lines on which series of its DICOM studies were chosen and why.
+    """Return the volumes of a source, and lines on what is left out, and on which DICOM series were chosen and why.
 
     Raises:
-        InputError: if there are no volumes, or options for DICOM and no DICOM.
+        InputError: if there are no volumes, or only slices of DICOM series, or options for DICOM and no DICOM.
     """
     files = find_dicom_files(source, output)
     if not files:
         volumes = find_volumes(source, output)
+        if all(volume.file.is_file() and find_dicom_files(volume.file, output) for volume in volumes):
+            folder = volumes[0].file.parent
+            raise InputError(f"{source} names DICOM files: give their folder itself, such as {folder}.")
         for name in ("series", "structured_report"):
             if getattr(options, name):
                 raise InputError(f"--{name} is for DICOM, but there is none in {source}.")
-        return volumes, []
+        return volumes, folders_left_out(source, output)
     check_installed()
     from bundle.dicom.source import find_studies  # late, so that a batch of images does not wait for it
 

@@ -18,7 +18,7 @@ def render(template: str | Path, **values: Any) -> str:
 
     Args:
         template: the file; if it ends in ``.html`` all values are escaped.
-        values: by their names in the template. Bytes of a file's name that are not Unicode are shown as ``\\xff``.
+        values: by their names in the template.
     """
     path = Path(template)
     return _environment(path.parent).get_template(path.name).render(values)
@@ -30,15 +30,9 @@ def _environment(folder: Path) -> Environment:
         loader=FileSystemLoader(folder),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
-        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["link"] = lambda path: quote(os.fsencode(path))
     return environment
-
-
-def _printable(value: Any) -> Any:
-    # Only str itself: a Markup, a subclass, would be escaped a second time.
-    return value.encode("utf-8", "backslashreplace").decode() if type(value) is str else value

@@ -6,6 +6,7 @@ import ast
 import builtins
 import functools
 import inspect
+import math
 import re
 import sys
 from collections import ChainMap, defaultdict
@@ -13,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import fields
 from difflib import get_close_matches
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -44,6 +45,8 @@ def run_command(
         further_options: returns the names that the function's ``**options`` take.
         input_error_code: exit code of an ``InputError``.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name need not be in its encoding
     arguments = _parse(function, sys.argv[1:], further_options)
     if sys.stderr.isatty():
         print("Starting ...", file=sys.stderr)  # PyTorch and MONAI take seconds to import
@@ -190,19 +193,33 @@ def _convert(name: str, hint: Any, text: str) -> Any:
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         read, expected = {choice: choice for choice in choices}.__getitem__, f"one of {', '.join(choices)}"
-    with suppress(KeyError, ValueError, SyntaxError):
+    if get_origin(kind) is Sequence:
+        read, expected = functools.partial(_read_list, kind), f"a list in brackets such as {_example(kind)}"
+    with suppress(KeyError, ValueError, SyntaxError, RecursionError, MemoryError):
         return read(text)
     raise FireError(f"--{name} must be {expected}, got {text!r}")
 
 
-def _read_list(text: str) -> Sequence[Any]:
-    if isinstance(value := ast.literal_eval(text), list | tuple):
+def _read_list(hint: Any, text: str) -> Sequence[Any]:
+    if _fits(value := ast.literal_eval(text), hint):
         return value
     raise ValueError
 
 
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value is of a type, and all that is in it of the type that the hint has for it."""
+    if get_origin(hint) is Sequence:
+        return isinstance(value, list | tuple) and all(_fits(each, get_args(hint)[0]) for each in value)
+    return type(value) is hint or (hint is float and type(value) is int)
+
+
+def _example(hint: Any) -> str:
+    """Return a list as it is written on the command line."""
+    return f"[{_example(get_args(hint)[0])}]" if get_origin(hint) is Sequence else str(hint())
+
+
 def _read_number(text: str) -> float:
-    if (value := float(text)) == value:
+    if math.isfinite(value := float(text)):
         return value
     raise ValueError
 
@@ -212,5 +229,4 @@ _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     bool: (_TRUTH.__getitem__, "True or False"),
     int: (int, "a whole number"),
     float: (_read_number, "a number"),
-    Sequence: (_read_list, "a list in brackets"),
 }

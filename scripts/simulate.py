@@ -87,11 +87,16 @@ def _is_begun(settings: Mapping[str, Any], file: Path) -> bool:
     """Return whether a folder holds cases of the same settings; an earlier version wrote only the first two of them.
 
     Raises:
-        InputError: when it holds cases of other settings.
+        InputError: when it holds cases of other settings, or they cannot be read.
     """
     if not file.exists():
         return False
     earlier = read_json(file)
+    if not isinstance(earlier, Mapping) or "seed" not in earlier:
+        raise InputError(
+            f"{file} does not hold the settings of simulated cases, such as their seed: choose another folder, or "
+            "remove the file to simulate all of them again."
+        )
     if changed := [name for name, value in settings.items() if earlier.get(name, value) != value]:
         raise InputError(
             f"{file.parent} holds simulated cases of seed {earlier['seed']} with other {', '.join(changed)}: choose "

@@ -118,12 +118,15 @@ def _check_readable(series: Series) -> None:
     """Check that a series is not one that the SDK reads wrongly without an error.
 
     Raises:
-        InputError: if it is multi-frame, because the SDK ignores the positions of frames, or if its pixels are not
-            square, because the SDK swaps their two sizes.
+        InputError: if it is multi-frame, because the SDK ignores the positions of frames; if it has no frame of
+            reference, because the SDK makes none; or if its pixels are not square, because the SDK swaps their two
+            sizes.
     """
     header = series.headers[0]
     if header.SOPClassUID != MRImageStorage:
         raise InputError(f"{series} in {series.folder} is multi-frame, {_NOT_READ}.")
+    if not all(header.get("FrameOfReferenceUID") for header in series.headers):
+        raise InputError(f"{series} in {series.folder} has no FrameOfReferenceUID, {_NOT_READ}.")
     rows_mm, columns_mm = map(float, header.PixelSpacing)
     if abs(rows_mm - columns_mm) > _SAME_MM:
         raise InputError(f"{series} in {series.folder} has pixels of {rows_mm:g} x {columns_mm:g} mm, {_NOT_READ}.")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydicom
 from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
-__all__ = ["PATIENT_AND_STUDY", "drop_unreadable", "patient_and_study", "read_dicom"]
+__all__ = ["PATIENT_AND_STUDY", "Patient", "differences", "drop_unreadable", "patient_and_study", "read_dicom"]
 
 # What does not follow the standard is reported in one sentence per series, not in a warning for each slice.
 warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
@@ -124,3 +124,37 @@ def patient_and_study(header: Dataset) -> tuple[Dataset, list[str]]:
         if guessed or tidied != given:
             changed.append(keyword)
     return found, changed
+
+
+class Patient(NamedTuple):
+    """What tells patients apart, without case, padding and punctuation; empty where the header does not say.
+
+    Args:
+        id: the PatientID.
+        name: letters and digits of the PatientName, in the first of its scripts.
+        characters: the character set of both.
+    """
+
+    id: str
+    name: str
+    characters: str
+
+    @classmethod
+    def of(cls, header: Dataset) -> Patient:
+        """Return the patient of an instance, from its header as read from its file."""
+        found, _ = patient_and_study(header)
+        number, name = str(found.PatientID).casefold(), str(found.PatientName).casefold()
+        alphabetic = next(filter(None, name.split("=")), "")
+        return cls(number, "".join(filter(str.isalnum, alphabetic)), str(header.get("SpecificCharacterSet") or ""))
+
+
+def differences(patients: Collection[Patient]) -> list[str]:
+    """Return the keywords in which patients differ; an empty value differs from none.
+
+    Where instances declare different character sets, one of which may be wrong, only ASCII is compared.
+    """
+    of_one_set = len({patient.characters for patient in patients}) == 1
+    found = {"PatientID": {each.id for each in patients}, "PatientName": {each.name for each in patients}}
+    if not of_one_set:
+        found = {name: {text.encode("ascii", "ignore").decode() for text in texts} for name, texts in found.items()}
+    return [keyword for keyword, texts in found.items() if len(texts - {""}) > 1]

@@ -17,7 +17,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, generate_uid
 
-from bundle.dicom.headers import patient_and_study, read_dicom
+from bundle.dicom.headers import PATIENT_AND_STUDY, patient_and_study, read_dicom
 from bundle.volumes.inputs import Algorithm
 
 __all__ = [
@@ -51,7 +51,7 @@ SERIES_NUMBER_OFFSET = 1000
 
 _PINK = hd.color.CIELabColor(60.0, 80.0, -20.0)
 _OF_SERIES = (
-    *("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Rows", "Columns"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns"),
     *("ImageOrientationPatient", "PixelSpacing", "NumberOfFrames"),
 )
 _OF_ALL_FRAMES, _OF_FRAME = ("PixelMeasuresSequence", "PlaneOrientationSequence"), ("PlanePositionSequence",)
@@ -66,23 +66,38 @@ def stable_uid(*parts: str | bytes) -> UID:
 
 
 def read_source(files: Sequence[Path]) -> list[Dataset]:
-    """Return of each instance of a series only what objects made from it take over: patient, study and geometry."""
-    shared, sources = Dataset(), list[Dataset]()
+    """Return of each instance of a series only what objects made from it take over: patient, study and geometry.
+
+    What is empty of patient and study in the first instance is taken from the others. Without a frame of reference, of
+    which DICOM's objects need one, the series gets one of its own, always the same.
+    """
+    shared, instances, frame_of_reference = Dataset(), list[dict[str, Any]](), UID("")
     for file in files:
         header = read_dicom(file, stop_before_pixels=True)
-        if not sources:
-            shared, _ = patient_and_study(header)
+        found, _ = patient_and_study(header)
+        if not instances:
+            shared = found
             number = str(header.get("SeriesNumber") or 0)
             shared.SeriesNumber = int(number) if re.fullmatch(r"\d{1,8}", number) else 0
             shared.update(_only(header, (*_OF_SERIES, *_THICKNESS)))
             shared.setdefault("SliceThickness", None)
             if "PerFrameFunctionalGroupsSequence" in header:
                 shared.update(_groups(header))
-        source = Dataset()
-        source.update(shared)
-        source.update(_only(header, _OF_INSTANCE))
-        sources.append(source)
-    return sources
+        for keyword in PATIENT_AND_STUDY:
+            shared[keyword] = shared[keyword] if shared[keyword].value else found[keyword]
+        if not frame_of_reference.is_valid:
+            frame_of_reference = UID(str(header.get("FrameOfReferenceUID") or ""))
+        instances.append(_only(header, _OF_INSTANCE))
+    made = stable_uid("frame of reference", str(shared.SeriesInstanceUID))
+    shared.FrameOfReferenceUID = frame_of_reference if frame_of_reference.is_valid else made
+    return [_merged(shared, instance) for instance in instances]
+
+
+def _merged(shared: Dataset, instance: dict[str, Any]) -> Dataset:
+    source = Dataset()
+    source.update(shared)
+    source.update(instance)
+    return source
 
 
 def _only(header: Dataset, keywords: Sequence[str]) -> dict[str, Any]:

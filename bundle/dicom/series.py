@@ -18,7 +18,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from bundle.dicom.headers import drop_unreadable, read_dicom
+from bundle.dicom.headers import Patient, differences, drop_unreadable, read_dicom
 from bundle.errors import InputError
 from bundle.headers import check_slice_count
 
@@ -28,7 +28,8 @@ MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRIm
 """The SOP classes of objects that hold slices of an MR scan."""
 
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-_GRID = ("FrameOfReferenceUID", "Rows", "Columns")
+_GRID = ("Rows", "Columns")
+_SHARED = (*_GRID, "FrameOfReferenceUID")
 _PLACE = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -36,7 +37,8 @@ _PLACE = {
 }
 _LENGTHS = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
 _TAGS = [
-    *(*_IDENTITY, *_GRID, *_PLACE, "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *(*_IDENTITY, "PatientID", "PatientName", *_SHARED, *_PLACE),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "AngioFlag"),
     *("Manufacturer", "ContrastBolusAgent", "RepetitionTime", "EchoTime", "InversionTime"),
 ]
@@ -61,6 +63,7 @@ class Series:
         files: of the instances.
         headers: of the instances, in the same order, without pixels.
         contradictions: copies of an instance that differ from it.
+        patients: those of the instances and of their copies.
     """
 
     study_uid: str
@@ -68,6 +71,7 @@ class Series:
     files: list[Path] = field(default_factory=list)
     headers: list[Dataset] = field(default_factory=list)
     contradictions: list[Path] = field(default_factory=list)
+    patients: set[Patient] = field(default_factory=set)
 
     @property
     def number(self) -> str:
@@ -109,8 +113,8 @@ def _pixels(file: Path) -> bytes:
     return read_dicom(file).get("PixelData", b"")
 
 
-def _read_header(file: Path) -> Dataset | None:
-    """Return the header of a file without its pixels, or None for the index of a CD (DICOMDIR).
+def _read_header(file: Path) -> tuple[Dataset, Patient] | None:
+    """Return the header of a file without its pixels and its patient, or None for the index of a CD (DICOMDIR).
 
     Raises:
         InputError: if it cannot be read, or does not say which instance of which series it is.
@@ -119,6 +123,7 @@ def _read_header(file: Path) -> Dataset | None:
         header = read_dicom(file, stop_before_pixels=True, specific_tags=_TAGS)
         if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return None
+        patient = Patient.of(header)
         drop_unreadable(header)
         missing = [name for name in _IDENTITY if not header.get(name)]
     except Exception as error:  # pydicom raises errors of many kinds on a damaged file
@@ -126,7 +131,7 @@ def _read_header(file: Path) -> Dataset | None:
         raise InputError(f"{file} is a damaged DICOM file ({reason}): copy or export it again.") from error
     if missing:
         raise InputError(f"{file} has no {missing[0]}: it is a damaged DICOM file, copy or export it again.")
-    return header
+    return header, patient
 
 
 def read_series(files: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]:
@@ -143,14 +148,16 @@ def read_series(files: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]:
     faults: dict[Path, str] = {}
     for file in files:
         try:
-            header = _read_header(file)
+            read = _read_header(file)
         except InputError as fault:
             faults[file] = str(fault)
             continue
-        if header is None:
+        if read is None:
             continue
+        header, patient = read
         uid = str(header.SeriesInstanceUID)
         series = found.setdefault(uid, Series(str(header.StudyInstanceUID), uid))
+        series.patients.add(patient)
         first = first_files.setdefault((uid, str(header.SOPInstanceUID)), file)
         if first is file:
             series.files.append(file)
@@ -182,6 +189,11 @@ def _check_instances(series: Series, where: str) -> None:
             f"{where} has two different images of one UID: {series.contradictions[0]} is not what it is a copy of; "
             "leave the right one."
         )
+    if differing := differences(series.patients):
+        raise InputError(
+            f"{where} has slices of several patients, by their {' and '.join(differing)}: a series of one patient is "
+            "expected, export it again."
+        )
     modality = series.headers[0].get("Modality")
     if modality != "MR":
         raise InputError(f"{where} is of modality {modality}: MR is expected.")
@@ -206,7 +218,7 @@ def find_slices(series: Series) -> Slices:
     _check_instances(series, where)
     frames = [frame for header in series.headers for frame in _frames(header)]
     missing = sorted({name for frame in frames for name in _PLACE if frame[name] is None})
-    missing += [name for name in _GRID if not series.headers[0].get(name)]
+    missing += [name for name in _GRID if not all(header.get(name) for header in series.headers)]
     if missing:
         raise InputError(f"{where} does not give the positions of its slices ({', '.join(missing)}): export it again.")
     check_slice_count(where, len(frames))
@@ -220,8 +232,8 @@ def find_slices(series: Series) -> Slices:
         raise InputError(f"{where} {reason}: export it again.") from error
     if not _same(orientations, _SAME_DIRECTION):
         raise InputError(f"{where} has slices in several directions: a localizer or several stacks, not one volume.")
-    grids = {tuple(str(header.get(name)) for name in _GRID) for header in series.headers}
-    if not _same(sizes, _SAME_MM) or len(grids) > 1:
+    several = (len({str(header.get(name)) for header in series.headers if header.get(name)}) > 1 for name in _SHARED)
+    if not _same(sizes, _SAME_MM) or any(several):
         raise InputError(f"{where} has slices of several sizes or frames of reference: one volume is expected.")
     along_row, along_column = orientations[0].reshape(2, 3)
     heights = positions @ np.cross(along_row, along_column)

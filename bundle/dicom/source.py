@@ -22,7 +22,7 @@ from bundle.dicom.selection import Choice, choose_series
 from bundle.dicom.series import Series, Slices, read_series
 from bundle.errors import InputError
 from bundle.files import replacing
-from bundle.volumes.inputs import Algorithm, VolumeInput, file_hash
+from bundle.volumes.inputs import Algorithm, VolumeInput, file_hash, result_name
 from bundle.volumes.lesion_table import VolumeLesion
 
 __all__ = ["DicomVolume", "RefusedVolume", "find_studies"]
@@ -108,10 +108,10 @@ def _choose(study: Sequence[Series], asked: str | None, base: Path) -> tuple[Cho
     try:
         choice = choose_series(study, asked)
     except InputError as refusal:
-        return str(refusal), (study[0].folder.relative_to(base) / "study").as_posix()
+        return str(refusal), result_name(study[0].folder.relative_to(base) / "study")
     number = choice.series.number
     name = f"series-{number}" if number.isdecimal() else "series"
-    return choice, (choice.series.folder.relative_to(base) / name).as_posix()
+    return choice, result_name(choice.series.folder.relative_to(base) / name)
 
 
 def _untidy(series: Series) -> list[str]:
@@ -167,5 +167,5 @@ def find_studies(
     if unused := len(files) - read - len(faults):
         lines.append(f"{source}: left out: {unused} DICOM files: copies of others, or the index of a CD")
     lines += left_out(source, output, files)
-    volumes += [RefusedVolume(file, file.relative_to(base).as_posix(), fault) for file, fault in faults.items()]
+    volumes += [RefusedVolume(file, result_name(file.relative_to(base)), fault) for file, fault in faults.items()]
     return volumes, lines

@@ -98,6 +98,8 @@ class SliceStackInferer(Inferer):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        if not all(isinstance(axes, Sequence) for axes in tta_flips):
+            raise ValueError(f"tta_flips must be a list of lists of axes, such as [[0]], got {tta_flips}.")
         if any(axis not in (0, 1) for axes in tta_flips for axis in axes):
             raise ValueError(f"tta_flips may name the in-plane axes 0 and 1 only, got {[*map(list, tta_flips)]}.")
         if tta_flips and "sagittal" in (plane, *(each for each, _ in ensemble)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -59,8 +60,8 @@ class LogitsToMask(Transform):
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must be a probability, 0 to 1, got {self.threshold}.")
-        if not self.smallest_lesion_ml >= 0:
-            raise ValueError(f"smallest_lesion_ml must be 0 or more, got {self.smallest_lesion_ml}.")
+        if not 0 <= self.smallest_lesion_ml < math.inf:
+            raise ValueError(f"smallest_lesion_ml must be 0 or more and finite, got {self.smallest_lesion_ml}.")
 
     def __call__(self, logits: torch.Tensor, image: MetaTensor) -> LesionMask:
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import re
@@ -15,16 +14,15 @@ from typing import NamedTuple
 import nibabel as nib
 
 from bundle.bids import parse_name
-from bundle.errors import InputError, missing_content
+from bundle.errors import InputError
 from bundle.files import IMAGE_SUFFIXES, images_below, refuse_no_image, stem
 from bundle.volumes.lesion_table import VolumeLesion
+from bundle.volumes.sources import LISTS, is_pattern, matching_files, paths_in_list
 
-__all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes", "take_shard"]
+__all__ = ["Algorithm", "VolumeInput", "file_hash", "find_volumes", "parse_shard", "result_name", "take_shard"]
 
-_LISTS = (".txt", ".csv", ".tsv")
-_COLUMNS = ("image", "file", "path", "filename")
 _LONGEST_NAME = 180
-_WILD = re.compile(r"[*?\[]")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # how Python holds such bytes of a name
 
 
 def file_hash(file: Path) -> str:
@@ -67,7 +65,8 @@ class VolumeInput:
     Args:
         file: the image; it need not exist: a missing file in a list is a failure of its volume alone.
         name: of its results, unique in the batch, without suffix: the folders below the source's, and the stem. A BIDS
-            name is without its ``_T1w``; a name of more than 180 bytes is cut, and ends in 8 digits of its hash.
+            name is without its ``_T1w``; a name of more than 180 bytes is cut, and ends in 8 digits of its hash; bytes
+            that are not UTF-8 are ``%E9``.
     """
 
     file: Path
@@ -137,27 +136,14 @@ def _in_bids(folder: Path, outside: Path) -> list[Path]:
     return [file for file in found if parse_name(file).is_t1w or not file.name.lower().endswith(IMAGE_SUFFIXES)]
 
 
-def _in_list(file: Path) -> list[Path]:
-    """Return the paths in a list, relative to its folder: one a line in a text file, those of a column in a table."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = missing_content(file) or f"{file} is not a text file of paths in UTF-8: {error}."
-        raise InputError(reason) from error
-    if file.suffix.lower() == ".txt":
-        entries = [line.strip() for line in text.splitlines()]
-    else:
-        header = text.partition("\n")[0]  # Excel separates by what the computer's language has
-        table = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count))
-        column = next((name for name in table.fieldnames or () if name.strip().lower() in _COLUMNS), None)
-        if column is None:
-            raise InputError(f"{file} has no column of paths: one called {', '.join(_COLUMNS)} is expected.")
-        entries = [(row[column] or "").strip() for row in table]
-    return [file.parent / entry for entry in entries if entry]
+def result_name(path: Path) -> str:
+    """Return a relative path as the name of results, in UTF-8: other bytes of its parts become ``%E9``, as in URLs."""
+    return "/".join(_short(part) if _NOT_UTF8.search(part) else part for part in path.parts)
 
 
 def _short(name: str) -> str:
-    """Return a name that leaves room for the suffixes of results; file systems allow 255 bytes."""
+    """Return a name in UTF-8 that leaves room for the suffixes of results; file systems allow 255 bytes."""
+    name = _NOT_UTF8.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
     if len(name.encode()) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -171,23 +157,11 @@ def _names(files: list[Path], base: Path) -> Iterator[str]:
         name = stem(file)
         name = name.removesuffix("_T1w") if parse_name(name).is_t1w else name
         candidates = chain((name, file.name), (f"{file.name}-{number}" for number in count(2)))
-        paths = ((file.relative_to(base).parent / _short(candidate)).as_posix() for candidate in candidates)
+        paths = (result_name(file.relative_to(base).parent / _short(candidate)) for candidate in candidates)
         # Some file systems do not distinguish upper and lower case.
         path = next(path for path in paths if path.casefold() not in taken)
         taken.add(path.casefold())
         yield path
-
-
-def _matching(pattern: str, outside: Path) -> tuple[list[Path], Path]:
-    """Return the files that match, sorted, and the folder of the pattern before its first wildcard."""
-    base = next(folder for folder in Path(pattern).parents if not _WILD.search(str(folder)))
-    found = base.glob(str(Path(pattern).relative_to(base)))
-    return sorted(file for file in found if not file.is_dir() and not _is_result(file, outside)), base
-
-
-def _is_result(file: Path, output: Path) -> bool:
-    """Return whether a file is a result of ours, by its folder and name."""
-    return "_label-L_desc-" in file.name and file.resolve().is_relative_to(output)
 
 
 def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = False) -> list[VolumeInput]:
@@ -208,16 +182,16 @@ def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = Fal
         base, bids = path, (path / "dataset_description.json").exists()
         files = _in_bids(path, outside) if bids else images_below(path, outside)
         expected = "T1w images named sub-<label>..._T1w" if bids else f"files ending in {', '.join(IMAGE_SUFFIXES)}"
-    elif path.suffix.lower() in _LISTS and path.is_file():
-        files, base, expected = _in_list(path), path.parent, "one path per line"
+    elif path.suffix.lower() in LISTS and path.is_file():
+        files, base, expected = paths_in_list(path), path.parent, "one path per line"
     elif path.is_file() or path.is_symlink():
         files, base, expected = [path], path.parent, "an image"
-    elif _WILD.search(str(source)):
-        (files, base), expected = _matching(str(source), outside), "files that match the pattern"
+    elif is_pattern(source):
+        (files, base), expected = matching_files(str(source), outside), "files that match the pattern"
     else:
         raise InputError(
             f"{source} does not exist: a T1w image ({', '.join(IMAGE_SUFFIXES)}), a folder of them, a BIDS dataset, "
-            f"a pattern such as 'scans/*.nii.gz', or a list ({', '.join(_LISTS)}) is expected."
+            f"a pattern such as 'scans/*.nii.gz', or a list ({', '.join(LISTS)}) is expected."
         )
     if not files and not may_be_none:
         raise refuse_no_image(source, outside, expected)
@@ -229,18 +203,26 @@ def find_volumes(source: str | Path, output: str | Path, may_be_none: bool = Fal
     return [VolumeInput(file, name) for file, name in zip(files, _names(files, base), strict=True)]
 
 
-def take_shard(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
-    """Return every n-th volume from the i-th on, for a shard of ``"i/n"``; all of them without a shard.
+def parse_shard(shard: str) -> tuple[int, int]:
+    """Return i and n of a shard of ``"i/n"``.
 
     Raises:
-        InputError: if a shard is not of that form.
+        InputError: if it is not of that form.
     """
-    if shard is None:
-        return list(volumes)
     try:
         number, shards = map(int, shard.split("/"))
     except ValueError:
         number, shards = 0, 0
     if not 1 <= number <= shards:
         raise InputError(f"--shard {shard} is not a shard: i/n is expected, such as 1/4 to 4/4.")
+    return number, shards
+
+
+def take_shard(volumes: Sequence[VolumeInput], shard: str | None) -> list[VolumeInput]:
+    """Return every n-th volume from the i-th on, for a shard of ``"i/n"``; all of them without a shard.
+
+    Raises:
+        InputError: if a shard is not of that form.
+    """
+    number, shards = (1, 1) if shard is None else parse_shard(shard)
     return list(volumes[number - 1 :: shards])

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from bundle.errors import InputError
 from bundle.files import remove_unfinished, write_atomically, write_json
-from bundle.volumes.inputs import VolumeInput
+from bundle.volumes.inputs import VolumeInput, parse_shard
 from bundle.volumes.report import write_report
 from bundle.volumes.tables import write_tables
 
@@ -33,21 +33,24 @@ _NOT_BIDS = "/*\n!/dataset_description.json\n!/sub-*\n"
 def begin_output(output: Path, shard: str | None = None) -> None:
     """Make the folder of the results and the log in it, and keep other programs from it until this one ends.
 
-    Shards share a folder, but each of them is done by one program at a time.
+    Shards of one number share a folder, but each of them is done by one program at a time.
 
     Args:
         output: the folder.
         shard: which part of the volumes this program does; None for all of them.
 
     Raises:
-        InputError: if nothing can be written there, or another program is writing the same results.
+        InputError: if nothing can be written there, another program is writing the same results, or the shard is not
+            of the form i/n.
     """
     alone = shard is None
     try:
         output.mkdir(parents=True, exist_ok=True)
         _lock(output, "all", shared=not alone)
         if shard is not None:
-            _lock(output, shard.replace("/", "-"), shared=False)
+            number, shards = parse_shard(shard)
+            _lock(output, f"{number}-{shards}", shared=False)
+            _refuse_other_shards(output, shards)
         write_json(_DESCRIPTION, output / "dataset_description.json")
         write_atomically(_NOT_BIDS, output / ".bidsignore")
         for name in _TABLES_AND_REPORT if alone else ():
@@ -83,6 +86,29 @@ def _lock(output: Path, part: str, shared: bool) -> None:
         stream.close()
     else:
         _locks[file] = stream
+
+
+def _refuse_other_shards(output: Path, shards: int) -> None:
+    """Refuse to run beside shards of another number: they have volumes in common with these.
+
+    Raises:
+        InputError: if another program holds the lock of such a shard.
+        OSError: if the lock cannot be opened.
+    """
+    for file in output.resolve().glob(".lock-*-*"):
+        other = file.name.rpartition("-")[2]
+        if other == str(shards) or file in _locks:
+            continue
+        with file.open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{output} is being written to by a run of {other} shards, which share volumes with these "
+                    f"{shards}: wait until it ends, or give each run a shard of {other}."
+                ) from error
+            except OSError:  # a file system without locks
+                return
 
 
 def report(records: Sequence[dict[str, Any]], asked: Sequence[VolumeInput], output: Path) -> bool:

@@ -33,13 +33,12 @@ _VOLUME_COLUMNS = (
 
 
 def _cell(value: Any) -> str:
-    """Return the text of a cell: floats with four decimals, bytes of a name that are not Unicode escaped."""
+    """Return the text of a cell: floats with four decimals."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.4f}"
-    text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text.encode("utf-8", "backslashreplace").decode()
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:

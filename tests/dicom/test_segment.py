@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from bundle.dicom.conversion import to_slices
+from bundle.dicom.files import find_dicom_files
 from bundle.dicom.series import find_slices, read_series
+from bundle.dicom.source import find_studies
 from bundle.files import bundle_root
 from tests.conftest import WriteNifti
 from tests.dicom.scans import another, in_study, save, without_preamble
@@ -158,3 +161,13 @@ def test_a_file_that_begins_as_dicom_and_is_damaged_is_named(head_series: list[D
     assert done.returncode == 1
     assert "047.dcm has no " in done.stderr
     assert "it is a damaged DICOM file, copy or export it again" in done.stderr
+
+
+def test_results_of_a_folder_that_is_not_named_in_utf8_are(head_series: list[Dataset], tmp_path: Path) -> None:
+    folder = save(head_series, tmp_path / os.fsdecode(b"d\xe9p"))
+    (folder / "cut.dcm").write_bytes((folder / "000.dcm").read_bytes()[:700])
+    files = find_dicom_files(tmp_path, tmp_path / "results")
+    (study, refused), _ = find_studies(files, tmp_path, tmp_path / "results")
+    assert (study.name, refused.name) == ("d%E9p/series-5", "d%E9p/cut.dcm")
+    study.prepare_source()
+    assert nib.load(tmp_path / "results/images/d%E9p/series-5.nii.gz").shape == (48, 64, 64)

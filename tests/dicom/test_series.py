@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,17 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "uneven slices": (moved, "has slices 3.60 to 4.50 mm apart: equal distances are expected"),
     "seven slices": (lambda series: series[:7], "has 7 slices: a head of at least 8 is expected"),
     "no place": (without("ImagePositionPatient"), "does not give the positions of its slices (ImagePositionPatient)"),
+    "no rows": (without("Rows"), "does not give the positions of its slices (Rows)"),
     "no size": (without("PixelSpacing"), "does not give the positions of its slices (PixelSpacing)"),
+    "another patient": (
+        changed(3, PatientID="another"),
+        "has slices of several patients, by their PatientID: a series of one patient is expected, export it again.",
+    ),
+    "another name": (changed(3, PatientName="Doe^Jane"), "has slices of several patients, by their PatientName: "),
+    "a copy for another patient": (
+        lambda series: [*series, *changed(0, PatientID="anon", PatientName="anon")(deepcopy(series[3:4]))],
+        "has slices of several patients, by their PatientID and PatientName: ",
+    ),
     "ct": (ct, "is of modality CT: MR is expected"),
 }
 
@@ -105,6 +116,26 @@ def test_a_broken_series_is_refused_in_a_sentence(name: str, head_series: list[D
     assert str(told.value).startswith(f"series 5 ({series.description}) in {tmp_path}/scan ")
     assert str(told.value).endswith(".")
     assert "\n" not in str(told.value)
+
+
+def test_a_patient_that_is_written_in_several_ways_is_one(head_series: list[Dataset], tmp_path: Path) -> None:
+    ways: list[dict[str, object]] = [
+        {"PatientID": " a1 ", "PatientName": "MÜLLER^JÜRGEN"},
+        {"PatientID": "A1", "PatientName": "Müller^Jürgen^^=山田"},
+        {"PatientID": "", "PatientName": None},
+        {"PatientName": "Müller, Jürgen"},
+    ]
+    for one in head_series:
+        one.PatientID, one.PatientName, one.SpecificCharacterSet = "A1", "Müller^Jürgen", "ISO_IR 192"
+    for number, values in enumerate(ways):
+        changed(number, **values)(head_series)
+    del head_series[5].PatientID, head_series[5].PatientName
+    save(head_series, tmp_path)
+    declared = (tmp_path / "007.dcm").read_bytes()
+    assert declared.count(b"ISO_IR 192") == 1
+    (tmp_path / "007.dcm").write_bytes(declared.replace(b"ISO_IR 192", b"ISO_IR 100"))  # which is wrong
+    (series,), _ = read_series(find_dicom_files(tmp_path, tmp_path / "results"))
+    assert find_slices(series).shape == (48, 64, 64)
 
 
 def test_a_copy_of_an_instance_counts_once(head_series: list[Dataset], tmp_path: Path) -> None:

@@ -195,6 +195,31 @@ def test_a_value_that_a_mask_does_not_need_never_decides(case: str, head_series:
     objects(head_series, tmp_path)
 
 
+@pytest.mark.parametrize("value", [None, "", b"none"])
+@pytest.mark.parametrize("frames", [False, True])
+def test_without_a_frame_of_reference_there_is_a_mask_in_one_that_stays_the_same(
+    frames: bool, value: bytes | str | None, head_series: list[Dataset], tmp_path: Path
+) -> None:
+    series = [enhanced(head_series)] if frames else head_series
+    for one in series:
+        del one.FrameOfReferenceUID
+        if value is not None:
+            one.FrameOfReferenceUID = ""
+    series = raw(series, FrameOfReferenceUID=value) if isinstance(value, bytes) else series
+    made = {objects(series, tmp_path / name)[0].FrameOfReferenceUID for name in ("a", "b")}
+    assert len(made) == 1
+    assert made.pop().is_valid
+
+
+def test_what_the_first_slice_leaves_empty_is_taken_from_the_others(head_series: list[Dataset], tmp_path: Path) -> None:
+    first, *others = head_series
+    first.PatientID, first.PatientName, first.FrameOfReferenceUID = "", "", ""
+    segmentation, report, _ = objects(head_series, tmp_path)
+    assert segmentation.FrameOfReferenceUID == others[0].FrameOfReferenceUID
+    for one in (segmentation, report):
+        assert (one.PatientID, one.PatientName) == (others[0].PatientID, others[0].PatientName)
+
+
 def test_a_multi_frame_object_may_be_untidy_too(head_series: list[Dataset], tmp_path: Path) -> None:
     whole = raw(
         [enhanced(head_series)], PatientBirthDate=b"1950", PatientAge=b"45", SpecificCharacterSet=b"\\ISO 2022 IR 87"

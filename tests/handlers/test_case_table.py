@@ -58,6 +58,11 @@ def test_images_that_have_the_same_label_have_a_row_each(weights: Path, tmp_path
     assert summary["recall"] == pytest.approx(1.75 / 3)
 
 
+def test_a_file_whose_name_is_not_utf8_has_its_row(weights: Path, tmp_path: Path) -> None:
+    rows = evaluate(weights, tmp_path, case("caf\udce9.nii", "caf\udce9_label.nii", 3))
+    assert rows["cases"] == [("caf\\udce9_label.nii", 0.75)]
+
+
 def test_a_case_that_comes_twice_has_one_row(weights: Path, tmp_path: Path) -> None:
     """The sampler of several processes repeats cases."""
     one = case("a.nii", "a_label.nii", 3)

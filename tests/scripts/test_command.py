@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
@@ -182,7 +183,16 @@ def test_values_become_what_they_are_annotated_with(
         (["in", "--count", "1.5"], "--count must be a whole number, got '1.5'; see --help."),
         (["in", "--amp", "in"], "--amp must be True or False, got 'in'; see --help."),
         (["in", "--part", "tset"], "--part must be one of training, test, got 'tset'; see --help."),
-        (["in", "--flips", "0"], "--flips must be a list in brackets, got '0'; see --help."),
+        (["in", "--flips", "0"], "--flips must be a list in brackets such as [[0]], got '0'; see --help."),
+        (["in", "--flips", "[0]"], "--flips must be a list in brackets such as [[0]], got '[0]'; see --help."),
+        (["in", "--flips", "[[0.5]]"], "--flips must be a list in brackets such as [[0]], got '[[0.5]]'; see --help."),
+        (
+            ["in", "--flips", "[['a']]"],
+            "--flips must be a list in brackets such as [[0]], got \"[['a']]\"; see --help.",
+        ),
+        (["in", "--flips", "{}"], "--flips must be a list in brackets such as [[0]], got '{}'; see --help."),
+        (["in", "--threshold=-inf"], "--threshold must be a number, got '-inf'; see --help."),
+        (["in", "--threshold", "1e999"], "--threshold must be a number, got '1e999'; see --help."),
         (["in", "--cuont", "3"], "There is no option --cuont: did you mean --count?"),
         (["--sourc", "in"], "There is no option --sourc: did you mean --source?"),
         (["in", "--noamq"], "There is no option --noamq: did you mean --noamp?"),
@@ -241,6 +251,17 @@ def test_errors_and_stops_are_told_in_a_sentence(
     assert capsys.readouterr().err == told
 
 
+def test_a_name_that_is_not_utf8_is_printed_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(source: str) -> None:
+        """Print a name."""
+        print(source)
+
+    printed = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(printed, encoding="utf-8", write_through=True))
+    call(command, ["caf\udce9"], monkeypatch)
+    assert printed.getvalue() == b"caf\\udce9\n"
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def command() -> None:
         """Divide."""
@@ -266,6 +287,11 @@ def test_the_shown_python_is_the_project_s_own_or_the_one_on_the_path(monkeypatc
         (["--noweights"], "Error: There is no option --noweights: did you mean --weights?\n"),
         (["--on_failure", "nativ"], "Error: --on_failure must be one of raise, native, got 'nativ'; see --help.\n"),
         (["--smallest_lesion_ml", "nan"], "Error: --smallest_lesion_ml must be a number, got 'nan'; see --help.\n"),
+        (["--smallest_lesion_ml", "inf"], "Error: --smallest_lesion_ml must be a number, got 'inf'; see --help.\n"),
+        (
+            ["--tta_flips", "[0]"],
+            "Error: --tta_flips must be a list in brackets such as [[0]], got '[0]'; see --help.\n",
+        ),
         (["third"], "Error: 'third' is an argument too many; see --help.\n"),
     ],
 )

@@ -136,6 +136,25 @@ def test_ctrl_c_ends_it_with_a_sentence(scans: Path, tmp_path: Path) -> None:
     assert "0 of 3 volumes are segmented" in printed
 
 
+def test_names_that_are_not_utf8_are_segmented_and_told_in_utf8(scans: Path, tmp_path: Path) -> None:
+    source, output = (Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/\xe9", b"/results \xff"))
+    file = source / os.fsdecode(b"d\xe9p/caf\xe9.nii.gz")
+    file.parent.mkdir(parents=True)
+    file.write_bytes((scans / "sub-01/anat/sub-01_T1w.nii.gz").read_bytes())
+    done = segment(source, output, views=True, workers=1)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "1 of 1 volumes are segmented" in done.stdout
+    name = "d%E9p/caf%E9"
+    for result in (f"{name}_space-orig_label-L_desc-lesion_mask.nii.gz", f"views/{name}.html", f"figures/{name}.png"):
+        assert (output / result).is_file(), result
+    (row,) = rows(output / "volumes.tsv")
+    assert (row["name"], row["status"]) == (name, "done")
+    assert "caf\\udce9.nii.gz: " in (output / "segment.log").read_text(encoding="utf-8")
+    assert "views/d%25E9p/caf%25E9.html" in (output / "report.html").read_text(encoding="utf-8")
+    (record,) = (json.loads(file.read_text(encoding="utf-8")) for file in output.rglob("records/**/*.json"))
+    assert record["name"] == name
+
+
 @pytest.mark.openvino
 def test_openvino_gives_the_probability_that_torch_gives(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,6 +214,32 @@ BAD: dict[str, Callable[[np.ndarray], nib.spatialimages.SpatialImage]] = {
 """Files that are not a T1w head, by a part of the error message."""
 
 
+def test_what_a_pattern_or_a_list_names_but_cannot_use_is_said_with_what_would_be_right(
+    scans: Path, tmp_path: Path
+) -> None:
+    good, study = tmp_path / "in" / "good.nii.gz", tmp_path / "in" / "study"
+    study.mkdir(parents=True)
+    good.write_bytes((scans / "sub-01/anat/sub-01_T1w.nii.gz").read_bytes())
+    (study / "1.dcm").write_bytes(bytes(128) + b"DICM" + bytes(99))
+    done = segment(f"{tmp_path}/in/*", tmp_path / "a")
+    assert done.returncode == 0, done.stderr[-2000:]
+    left_out = (
+        f"{tmp_path}/in/*: left out: 1 folders that match, such as {study}: give a folder itself; {tmp_path}/in is "
+        "searched with its subfolders\n"
+    )
+    assert left_out in done.stdout
+    assert left_out in (tmp_path / "a" / "segment.log").read_text(encoding="utf-8")
+    (tmp_path / "list.txt").write_text("in/good.nii.gz\nin/study\nin/study/1.dcm\n")
+    done = segment(tmp_path / "list.txt", tmp_path / "b")
+    assert done.returncode == 1
+    assert done.stderr.count("Failed: ") == 2
+    assert (
+        f"{study} is a folder, not an image file: give a folder, of images or of DICOM, to the command it"
+        in done.stderr
+    )
+    assert f"{study}/1.dcm is a DICOM file: give the folder of its series itself, {study}." in done.stderr
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_folder_of_bad_files_and_a_good_one(workers: int, scans: Path, head: np.ndarray, tmp_path: Path) -> None:
     source, output = tmp_path / "scans", tmp_path / "results"
@@ -246,6 +291,11 @@ def test_a_folder_of_bad_files_and_a_good_one(workers: int, scans: Path, head: n
             {"tta_flips": [[5]]},
             "An option cannot be used: tta_flips may name the in-plane axes 0 and 1 only",
         ),
+        (
+            "scan.nii",
+            {"tta_flips": [0]},
+            "An option cannot be used: tta_flips must be a list of lists of axes, such as [[0]], got [0].",
+        ),
         ("scan.nii", {"workers": -1}, "An option cannot be used: workers must be 0 or more, got -1."),
     ],
 )
@@ -255,6 +305,18 @@ def test_bad_usage_is_reported_in_a_sentence(source: str, options: dict, sentenc
     (tmp_path / "scan.nii").touch()
     with pytest.raises(InputError, match=re.escape(sentence)):
         segment_here(str(tmp_path / source), str(tmp_path / "results"), **options)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("source", ["study/*", "**/*.dcm", "list.txt"])
+def test_a_pattern_or_a_list_of_slices_says_that_their_folder_is_to_be_given(source: str, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    for name in ("1.dcm", "2.dcm"):
+        (tmp_path / "study" / name).write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "list.txt").write_text("study/1.dcm\nstudy/2.dcm\n")
+    sentence = f"{tmp_path}/{source} names DICOM files: give their folder itself, such as {tmp_path}/study."
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        segment_here(f"{tmp_path}/{source}", str(tmp_path / "results"))
     assert not (tmp_path / "results").exists()
 
 

@@ -152,6 +152,14 @@ def test_other_settings_than_those_of_the_folder_are_refused_before_anything_is_
     assert (folder / "simulation.json").read_text() == told
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"part": "training"}', '"seed"', "3"])
+def test_a_file_that_holds_no_settings_is_refused_in_a_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "simulation.json").write_text(content)
+    with pytest.raises(InputError, match=r"simulation\.json does not hold the settings of simulated cases, .*\.$"):
+        command.simulate(heads=[str(TEMPLATE)], output=str(tmp_path), cases=3)
+    assert [file.name for file in tmp_path.iterdir()] == ["simulation.json"]
+
+
 @pytest.mark.slow
 def test_the_parts_share_no_head_and_no_mask(training: Path, sources: Path) -> None:
     test = run(sources, sources / "test", "--part", "test", "--cases", 2, "--healthy", 0.0, "--seed", 4)

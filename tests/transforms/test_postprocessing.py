@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def test_in_a_dictionary_the_mask_takes_the_place_of_the_logits(preprocessing: V
     ("options", "sentence"),
     [
         ({"threshold": 1.5}, r"threshold must be a probability, 0 to 1, got 1\.5\."),
-        ({"smallest_lesion_ml": -0.1}, r"smallest_lesion_ml must be 0 or more, got -0\.1\."),
+        ({"smallest_lesion_ml": -0.1}, r"smallest_lesion_ml must be 0 or more and finite, got -0\.1\."),
+        ({"smallest_lesion_ml": math.inf}, r"smallest_lesion_ml must be 0 or more and finite, got inf\."),
     ],
 )
 def test_numbers_out_of_their_range_are_refused(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from bundle.errors import InputError
 from bundle.volumes.inputs import find_volumes
+from bundle.volumes.sources import folders_left_out
 
 
 def make(folder: Path, *names: str) -> list[Path]:
@@ -66,6 +68,16 @@ def test_links_are_followed_and_a_circle_ends(tmp_path: Path) -> None:
     assert named(tmp_path / "in") == {"gone": "gone.nii.gz", "linked/a": "a.nii.gz", "own": "own.nii.gz"}
 
 
+def test_names_of_results_are_utf8_and_short_whatever_the_bytes_of_the_sources(tmp_path: Path) -> None:
+    cyrillic = b"\xe3\xee\xeb" * 60
+    names = (b"caf\xe9.nii.gz", b"caf%E9.nii.gz", b"d\xe9p/a.nii", cyrillic + b"/" + cyrillic + b".nii")
+    make(tmp_path, *map(os.fsdecode, names))
+    long, *given = sorted(named(tmp_path))
+    assert given == ["caf%E9", "caf%E9.nii.gz", "d%E9p/a"]
+    assert long.isascii()
+    assert max(len(part) for part in long.split("/")) <= 180
+
+
 # BIDS
 
 
@@ -95,6 +107,30 @@ def test_one_file_and_a_pattern(tmp_path: Path) -> None:
     assert named(a) == {"a": "a.nii.gz"}
     assert named(f"{tmp_path}/s/*/*.nii.gz") == {"t/b": "b.nii.gz"}
     assert named(f"{tmp_path}/**/*.nii.gz") == {"s/a": "a.nii.gz", "s/t/b": "b.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("s*", "matches folders such as {0}/study, and no file: give a folder itself; {0} is searched with its subfol"),
+        ("*/", "matches folders such as {0}/images, and no file: give a folder itself; {0} is searched"),
+    ],
+)
+def test_a_pattern_of_folders_says_what_to_give_instead(pattern: str, sentence: str, tmp_path: Path) -> None:
+    make(tmp_path, "images/a.nii.gz", "results/b.nii.gz", "study/1.dcm")
+    with pytest.raises(InputError) as told:
+        find_volumes(f"{tmp_path}/{pattern}", tmp_path / "results")
+    assert str(told.value).startswith(f"{tmp_path}/{pattern} " + sentence.format(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left_out"), [("*", 1), ("**/*", 0), ("*.nii.gz", 0), ("a.nii.gz", 0), ("", 0), ("images*", 0)]
+)
+def test_folders_that_a_pattern_leaves_out_are_named(pattern: str, left_out: int, tmp_path: Path) -> None:
+    make(tmp_path, "a.nii.gz", "images.nii", "results/b.nii.gz", ".cache/c", "study/more/.keep")
+    lines = folders_left_out(f"{tmp_path}/{pattern}", tmp_path / "results")
+    assert len(lines) == left_out
+    assert all("left out: " in line and f"such as {tmp_path}/study: give a folder itself" in line for line in lines)
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bundle.data.simulate.case import SimulatedCase
+from bundle.errors import InputError
 from bundle.files import read_json, replacing, write_json
 from bundle.mni import atlas_grid
 from bundle.processes import begin_worker
@@ -33,7 +34,7 @@ def write_cases(cases: Sequence[SimulatedCase], folder: Path, workers: int, keep
         cases: of :class:`bundle.data.simulate.SimulatedCases`.
         folder: where to write.
         workers: processes.
-        keep: leave a case whose record is there as it is.
+        keep: leave a case whose image, label and record are there as it is.
 
     Returns:
         the records, in the order of the cases.
@@ -51,14 +52,25 @@ def _begin(cases: Sequence[SimulatedCase]) -> None:
 
 def _write_case(number: int, folder: Path, keep: bool) -> dict[str, Any]:
     name = f"sim_{number:04d}"
+    image, label = (folder / kind / f"{name}.nii.gz" for kind in ("images", "labels"))
     file = folder / "records" / f"{name}.json"
-    if keep and file.exists():
-        return read_json(file)
+    if keep and image.is_file() and label.is_file() and (earlier := _whole_record(file, name)):
+        return earlier
     case = _cases[number]
-    image = np.round(case.image * _WHITE_MATTER).clip(0, 32767).astype(np.int16)
-    for kind, voxels in (("images", image), ("labels", case.label)):
-        with replacing(folder / kind / f"{name}.nii.gz") as unfinished:
+    scan = np.round(case.image * _WHITE_MATTER).clip(0, 32767).astype(np.int16)
+    for path, voxels in ((image, scan), (label, case.label)):
+        with replacing(path) as unfinished:
             nib.save(nib.Nifti1Image(voxels, atlas_grid()[0]), unfinished)
     record = {"name": name, **case.record}
     write_json(record, file)
     return record
+
+
+def _whole_record(file: Path, name: str) -> dict[str, Any] | None:
+    """Return the record of a case, or None if there is none, or it has been damaged since it was written."""
+    try:
+        record = read_json(file)
+    except InputError:
+        return None
+    whole = isinstance(record, dict) and record.get("name") == name and isinstance(record.get("volume_ml"), int | float)
+    return record if whole else None

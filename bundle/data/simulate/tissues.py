@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -251,7 +252,7 @@ def _cached_head(file: str, cache_dir: Path | None) -> Head:
     except OSError as error:
         raise InputError(explain(file, error)) from error
     made = f"{_MADE_BY} {Path(file).resolve()} {stamp.st_mtime_ns} {stamp.st_size}"
-    key = hashlib.sha256(made.encode()).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(made)).hexdigest()[:16]
     kept = cache_dir / f"{Path(file).name}.{key}.npz"
     if not kept.exists():
         head = load_head(file)
