@@ -184,9 +184,9 @@ def batch_on_machine(expected: Mapping[str, str], options: SegmentOptions, outpu
     return batch
 
 
-def _tell(backend: str, choices: Sequence[str]) -> None:
-    """Log the backend, and log and print the lines on which series were chosen."""
-    for line in (f"Network: {backend}", *choices):
+def _tell(backend: str, weights: str, choices: Sequence[str]) -> None:
+    """Log backend and weights, and log and print the lines on which series were chosen."""
+    for line in (f"Network: {backend}", f"Weights: {weights}", *choices):
         logging.getLogger("bundle").info("%s", line)
     for line in choices:
         print(line)
@@ -235,7 +235,7 @@ def run(
     batch.ledger.check_names(asked)
     with nullcontext() if ray is None else connected(ray):
         begin_output(target, shard)
-        _tell(backend, choices)
+        _tell(backend, f"{options.weights or 'models/model.pt'}, SHA-256 {batch.ledger.weights}", choices)
         build = partial(batch_on_machine, _identity(batch, backend), options.for_other_machines(), target)
         ready = time.perf_counter()
         try:

@@ -203,7 +203,10 @@ def find_weights(output_dir: str | Path, otherwise: str | Path) -> str:
         otherwise: the other weights.
     """
     trained = Path(output_dir) / "model.pt"
-    return str(trained if trained.is_file() else otherwise)
+    if trained.is_file():
+        return str(trained)
+    _log.warning("%s has no weights of a training: %s is taken.", output_dir, otherwise)
+    return str(otherwise)
 
 
 def warn_of_other_settings(weights: str | Path, settings: WeightsSettings) -> None:
@@ -258,4 +261,6 @@ def unfit_weights(path: str | Path, error: Exception) -> InputError:
     if sentence := missing_content(path):
         return InputError(sentence)
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if "loading state_dict" in reason:
+        reason += " its parameters are another network's; monai.bundle run takes the network of its configs."
     return InputError(f"{path} could not be loaded into this network: {reason}")

@@ -117,7 +117,8 @@ def _parse(
     function: Callable[..., None], words: Sequence[str], further_options: Callable[[], Collection[str]]
 ) -> inspect.BoundArguments:
     """Return the arguments that Fire makes of the words; Fire alone would run the function before it finds an error."""
-    if {"--help", "-h"}.intersection(words):
+    short = any(name.startswith("h") for name in inspect.signature(function).parameters)  # -h is --host, for Fire too
+    if "--help" in words or ("-h" in words and not short):
         with redirect_stderr(sys.stdout), suppress(FireExit):  # which is 2 for a function with **options
             fire.Fire(function, ["--help"], getattr(sys.modules["__main__"].__spec__, "name", None))
         raise SystemExit(0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bundle.errors import InputError
+from bundle.files import bundle_root
 from scripts.command import run_command
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def quality(
     results: str,
     cases: str,
     *,
-    weights: str = "models/model.pt",
+    weights: str | None = None,
     fit: bool = True,
     least_dice: float = 0.5,
     figure: str | None = None,
@@ -46,7 +47,7 @@ def quality(
         results: the OUTPUT of scripts.segment for the images of the cases, with these weights.
         cases: a folder with images/ and labels/, or a datalist in JSON with a section "training". To fit, validation
             cases; to measure, cases that nothing was chosen on.
-        weights: whose masks the results are.
+        weights: whose masks the results are; the bundle's models/model.pt unless given.
         fit: write the model; --nofit only measures the one that is there.
         least_dice: masks with a lower predicted Dice are flagged.
         figure: a PNG with predicted against true Dice, and with the share of true lesions by their probability.
@@ -58,6 +59,7 @@ def quality(
     masks, lesions = [case.mask for case in measured], [lesion for case in measured for lesion in case.lesions]
     if not masks:
         raise InputError(f"{results} has no mask with a lesion of {cases}: the results of its images are expected.")
+    weights = weights or str(Path(bundle_root()) / "models" / "model.pt")
     settings = read_settings(weights)
     model = fit_quality(masks, lesions, least_dice) if fit else settings.quality
     if model is None:

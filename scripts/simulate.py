@@ -53,8 +53,8 @@ def simulate(
         further_lesions: mean number per case of small additional lesions of 0.1 to 6 mL; for training, not to measure.
         workers: processes.
         heads_cache: where the registered heads are kept; OUTPUT/heads unless given.
-        split: a JSON file with the heads of each part and the shares of the masks, instead of test_heads and
-            test_masks: configs/simulation_split.json. It also names heads in which no lesion is simulated.
+        split: a JSON file such as configs/simulation_split.json, with the heads of each part, those in which no lesion
+            is simulated, and the shares of the masks; instead of test_heads and test_masks.
         varied: each case has a head shape, lesions, look-alikes, contrast, acquisition and placement of its own.
     """
     from bundle.data import find_images

@@ -31,8 +31,8 @@ def experiment(
     missing, for instance on the other machines of a shard, are left out of the table and named.
 
     Args:
-        name: table_3_1 to table_3_8, table_4_1 to table_4_7, a figure, or what goes beyond the thesis,
-            mixed_granularity and three_planes: see docs/reproduce.md.
+        name: table_3_1 to table_3_8, table_4_1 to table_4_7, a figure, or one of mixed_granularity and three_planes,
+            which go beyond the thesis (docs/reproduce.md).
         dataset_dir: a datalist or a folder of them, of scripts.prepare; the test cases of folds are pooled.
         output_dir: the folder to write to.
         cohort: whose numbers of the thesis are shown: atlas or isles.

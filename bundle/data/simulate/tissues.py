@@ -89,7 +89,7 @@ _RIGHT = {2: 41, 3: 42, 4: 43, 5: 44, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 13: 
 _RIGHT |= {25: 57}
 _CSF = 24
 _FIRST_OUTSIDE_BRAIN = 500
-_MOST_CODES = 512
+_CODES_OF_SCANS, _MOST_CODES = 100, 512
 
 # To be raised when load_head gives other heads, so that those kept before are not taken.
 _MADE_BY = 2
@@ -128,6 +128,10 @@ def _tissue_codes(values: np.ndarray) -> np.ndarray | None:
     """Return FreeSurfer's codes without those of regions, or None if both hemispheres' tissues are not among them."""
     found, places = np.unique(values, return_inverse=True)
     if len(found) > _MOST_CODES or not (found == np.round(found)).all():
+        return None
+    # A scan of 256 whole numbers has all codes too, but hardly two neighbours that are the same.
+    same = values[:, 1:] == values[:, :-1]
+    if len(found) >= _CODES_OF_SCANS and same[values[:, 1:] > 0].mean() < 0.5:
         return None
     codes = np.array([_base_code(int(code)) for code in found], dtype=np.int32)
     return codes[places].reshape(values.shape) if {2, 3, 4, 41, 42, 43} <= set(codes.tolist()) else None
@@ -230,7 +234,8 @@ def load_head(file: str) -> Head:
     if map_codes is not None:
         codes = volume[0].numpy().astype(np.int16)
         if unknown := set(np.unique(codes).tolist()) - _CONTRAST.keys() - {0}:
-            raise InputError(f"{file} holds tissue codes without a T1w contrast: {sorted(unknown)}.")
+            named = f"{sorted(unknown)[:6]}{' and more' if len(unknown) > 6 else ''}"
+            raise InputError(f"{file} holds tissue codes without a T1w contrast: {named}.")
         # The brain alone is registered: the template has no skull, and here it is known what the brain is.
         brain = np.where(_tissue_of_labels(codes) >= Tissue.GREY, _draw_t1w(codes, np.random.default_rng(0)), 0)
         placed = AffineToMNI()(MetaTensor(torch.from_numpy(brain)[None], meta=volume.meta))

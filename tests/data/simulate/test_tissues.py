@@ -285,6 +285,10 @@ def test_freesurfer_s_maps_are_taken_as_label_maps(
     assert head.t1w(np.random.default_rng(0)).max() > 0.9
 
 
+def test_a_scan_of_256_whole_numbers_is_no_map_of_codes(shared_data: Path) -> None:
+    assert load_head(str(shared_data / "t1_healthy" / "nii2mesh_bet.nii.gz")).image is not None
+
+
 @pytest.mark.parametrize("codes", [(0, 1, 2, 3), tuple(range(100, 217)), (0, 10, 150, 250, 300, 7, 900)])
 def test_a_map_of_other_codes_is_refused_before_it_is_registered(
     codes: tuple, write_nifti: WriteNifti, monkeypatch: pytest.MonkeyPatch
