@@ -171,7 +171,7 @@ def test_without_a_mask_there_is_no_bank() -> None:
 
 
 def test_a_mask_that_cannot_be_used_is_named(write_nifti: WriteNifti, tmp_path: Path) -> None:
-    good = write_nifti("good.nii.gz", np.ones((9, 9, 9), np.uint8), np.eye(4))
+    good = write_nifti("good.nii.gz", np.pad(np.ones((7, 7, 7), np.uint8), 1), np.eye(4))
     far = np.eye(4)
     far[:3, 3] = 500
     damaged = tmp_path / "damaged.nii.gz"
