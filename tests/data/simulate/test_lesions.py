@@ -185,7 +185,7 @@ def test_a_mask_that_cannot_be_used_is_named(write_nifti: WriteNifti, tmp_path: 
             str(file): r"holds no lesion inside the ATLAS grid: a mask in MNI space is expected\."
             for file in (
                 write_nifti("empty.nii.gz", np.zeros((9, 9, 9), np.uint8), np.eye(4)),
-                write_nifti("far.nii.gz", np.ones((9, 9, 9), np.uint8), far),
+                write_nifti("far.nii.gz", np.pad(np.ones((7, 7, 7), np.uint8), 1), far),
             )
         },
     }
