@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
 import inspect
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow, run
-from monai.bundle.config_item import ComponentLocator, ConfigComponent
+from monai.bundle.config_item import ComponentLocator
 from monai.bundle.reference_resolver import ReferenceResolver
 
 from bundle.errors import InputError
+from bundle.overlays import arguments_of, check_components, check_overlays, meant
 
 __all__ = ["check_command_line", "check_overrides"]
 
@@ -24,33 +22,45 @@ _MONAIS_OWN = {*inspect.signature(run).parameters, *inspect.signature(ConfigWork
 _OF_TRACKING = {"experiment_name", "run_name", "save_execute_config", "tracking_uri"}
 _PATHS = re.compile(r"\w+_(dir|path)|datalist|finetune|heads|heads_cache|masks|simulation_split")
 _OPTIONAL = ("finetune", "heads", "heads_cache", "masks", "simulation_split")  # None is their default
-_RENAMED = {"finetune_partly": "finetune_strict", "slice_size": "box_mm"}
+_FLAG = re.compile(r"--|-[a-zA-Z]")
 
 
 def check_command_line(argv: Sequence[str]) -> None:
-    """Check the overrides of this process if it is a ``monai.bundle run``.
+    """Check the overrides and the config files of this process if it is a ``monai.bundle run``.
 
     Args:
         argv: the words of the command line.
 
     Raises:
-        InputError: when an override is not in the configs, or MONAI reads a path as something else.
+        InputError: when an override is not in the configs, MONAI reads a path as
+            something else, or a config file has a key that nothing takes.
     """
     if Path(argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
         return
-    options = _options(argv[1:])
+    words = _options(argv[2:])
+    options: dict[str, Any] = {name: DefaultParseValue(text) for name, text in words.items()}
     if "args_file" in options:
         options = {**ConfigParser.load_config_file(options["args_file"]), **options}
-    files = options.get("config_file", ())
-    if isinstance(files, str) and files.startswith(("[", "(")):
-        files = ast.literal_eval(files)
-    parser = ConfigParser()
-    parser.read_config(files)
-    for name, text in options.items():
+    for name, value in options.items():
         if _PATHS.fullmatch(name):
-            _check_path(name, str(text))
+            _check_path(name, str(words.get(name, value)))
+    files = _files(options.get("config_file", ()))
     own = _MONAIS_OWN | _OF_TRACKING if "tracking" in options else _MONAIS_OWN
-    check_overrides([name for name in options if name not in own], parser.config)
+    overrides = {name: value for name, value in options.items() if name not in own}
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    check_overrides(overrides, parser.config)
+    sections = [options[kind] for kind in ("run_id", "init_id", "final_id") if options.get(kind)]
+    contents = {file: ConfigParser.load_config_file(file) for file in files}
+    check_overlays(contents, sections, list(overrides.values()))
+    parser.update(overrides)
+    check_components(parser.config)
+
+
+def _files(given: str | Sequence[str]) -> list[str]:
+    """Return the config files as MONAI takes them: one, a list, or several with commas between them."""
+    if isinstance(given, str):
+        return [given] if Path(given).is_file() else given.split(",")
+    return list(given)
 
 
 def _check_path(name: str, text: str) -> None:
@@ -62,15 +72,21 @@ def _check_path(name: str, text: str) -> None:
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:
-    """Return the options as Fire reads them: ``--name value``, ``--name=value`` and ``-name value``."""
-    options = {}
-    for number, word in enumerate(words):
-        if word == "--":  # options of Fire itself follow
-            break
-        if re.match(r"--|-[a-zA-Z]", word):
-            name, equals, value = word.lstrip("-").partition("=")
-            following = words[number + 1] if number + 1 < len(words) else ""
-            options[name.replace("-", "_")] = value if equals else following
+    """Return the options as Fire reads them: ``--name value``, ``--name=value``, ``-name value`` and ``--name``.
+
+    The first word that belongs to none is MONAI's ``run_id``.
+    """
+    options: dict[str, str] = {}
+    remaining = list(words[: words.index("--")] if "--" in words else words)  # options of Fire itself follow
+    while remaining:
+        word = remaining.pop(0)
+        if not _FLAG.match(word):
+            options.setdefault("run_id", word)
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals:
+            value = "True" if not remaining or _FLAG.match(remaining[0]) else remaining.pop(0)
+        options[name.replace("-", "_")] = value
     return options
 
 
@@ -96,25 +112,12 @@ def _check_setting(parent: str, name: str, component: Mapping[str, Any]) -> None
     if name in component:
         return
     target = component.get("_target_")
-    known = set(component) if target is None else _arguments(target)
+    known = set(component) if target is None else arguments_of(target, ComponentLocator())
     if known is None or name in known:
         return
-    renamed = _RENAMED.get(name)
-    meant = [renamed] if renamed in known else difflib.get_close_matches(name, known, n=1)
-    spelt, *guess = (f"--{parent}::{one}" if parent else f"--{one}" for one in (name, *meant))
+    before = f"--{parent}::" if parent else "--"
+    guess = meant(name, known if parent else known | _MONAIS_OWN)
     settings = ", ".join(sorted(one for one in known if not one.startswith("_")))
-    hint = f"did you mean {guess[0]}?" if guess else f"it has {settings}."
+    hint = f"did you mean {before}{guess}?" if guess else f"it has {settings}."
     whose = ", ".join(part for part in (parent or "the config", target) if part)
-    raise InputError(f"{spelt} is not a setting of {whose}: {hint}")
-
-
-def _arguments(target: str) -> set[str] | None:
-    """Return the arguments that a component takes; None when they cannot be known."""
-    component = locate(ConfigComponent({"_target_": target}, "", locator=ComponentLocator()).resolve_module_name())
-    try:
-        parameters = inspect.signature(component).parameters.values()  # type: ignore[arg-type]  # TypeError is for that
-    except (TypeError, ValueError):  # not callable, or a builtin without a signature
-        return None
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return {parameter.name for parameter in parameters}
+    raise InputError(f"{before}{name} is not a setting of {whose}: {hint}")

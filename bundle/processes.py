@@ -47,10 +47,11 @@ def keep_to_quota() -> None:
 
 
 def start_process() -> None:
-    """Prepare a process that runs a config: check overrides, print errors as sentences, set memory and threads.
+    """Prepare a process that runs a config: check it and its overrides, print errors as sentences, set memory, threads.
 
     Raises:
-        InputError: if the command line overrides a setting that the config does not have.
+        InputError: if an override or a config file has what cannot be meant, see
+            :func:`bundle.overrides.check_command_line`.
     """
     # Imported late: the workers of a pool need none of it.
     from bundle.acceleration.memory import keep_freed_memory

@@ -84,14 +84,16 @@ def monai_bundle(*words: str) -> list[str]:
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     """Two configs, of which the second adds a setting."""
-    for name, content in (("base", {"epochs": 3}), ("overlay", {"warmup_steps": 5})):
+    base = {"epochs": 3, "shift": 2, "training": ["$@epochs"]}
+    overlay = {"warmup_steps": 5, "+training": ["$@warmup_steps"]}
+    for name, content in (("base", base), ("overlay", overlay)):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     return [str(tmp_path / f"{name}.json") for name in ("base", "overlay")]
 
 
 @pytest.mark.parametrize("spelling", [["--warmup_step", "1"], ["--warmup_step=1"], ["-warmup_step", "1"]])
 def test_overrides_are_read_as_fire_reads_them(spelling: list[str], files: list[str]) -> None:
-    words = ["run", "training", "--config_file", str(files), "--epochs", "-1"]
+    words = ["run", "training", "--config_file", str(files), "--shift", "-1"]
     check_command_line(monai_bundle(*words, "--warmup-steps", "1", "--", "--trace"))
     with pytest.raises(InputError, match="did you mean --warmup_steps"):
         check_command_line(monai_bundle(*words, *spelling))
@@ -124,6 +126,14 @@ def test_a_path_that_monai_reads_as_something_else_is_refused(name: str, text: s
     check_command_line(monai_bundle(*words, f"--{name}", f"./{text}"))
     with pytest.raises(InputError, match=rf"--{name} {re.escape(text)} is not read as a path, but as .+: write \./"):
         check_command_line(monai_bundle(*words, f"--{name}={text}"))
+
+
+def test_a_misspelt_option_of_monai_is_refused(files: list[str]) -> None:
+    words = ["run", "training", "--config_file", files[0], "--logging_fil", "a.conf"]
+    with pytest.raises(
+        InputError, match=r"^--logging_fil is not a setting of the config: did you mean --logging_file\?$"
+    ):
+        check_command_line(monai_bundle(*words))
 
 
 def test_other_programs_are_left_alone(files: list[str]) -> None:

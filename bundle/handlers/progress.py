@@ -12,6 +12,9 @@ from ignite.handlers import ProgressBar
 from ignite.metrics import Metric
 from monai.engines.utils import IterationEvents
 
+from bundle.errors import InputError
+from bundle.networks import NetworkOutput
+
 __all__ = ["EpochMetrics", "IterationBar", "LossParts"]
 
 
@@ -19,7 +22,8 @@ class LossParts:
     """Handler that adds an epoch's means of the loss and its parts to the trainer's metrics, as ``loss_final``.
 
     The parts are the loss function's ``latest_parts``, so that they are not computed a second time. For a loss function
-    without them there is the loss alone.
+    without them there is the loss alone. One that takes logits only, for a network that gives more, ends the training
+    with a sentence.
     """
 
     def __init__(self) -> None:
@@ -31,6 +35,7 @@ class LossParts:
         engine.add_event_handler(Events.EPOCH_STARTED, self.start)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.explain)
 
     def start(self, engine: Engine) -> None:
         """Begin an epoch."""
@@ -49,6 +54,22 @@ class LossParts:
         for name in sorted(self.sums):
             mean = idist.all_reduce(float(self.sums[name]) / self.count) / idist.get_world_size()
             engine.state.metrics[name] = mean
+
+    def explain(self, engine: Engine, error: Exception) -> None:
+        """Raise an error of the training again: ignite leaves that to the handlers of errors.
+
+        Raises:
+            InputError: in place of what a loss of logits says about a ``NetworkOutput``.
+            Exception: the error itself, if it is another one.
+        """
+        if not isinstance(error, AttributeError | TypeError) or NetworkOutput.__name__ not in str(error):
+            raise error
+        loss = type(engine.loss_function).__name__
+        raise InputError(
+            f"The loss {loss} takes logits, but the network also gives side outputs or patch scores: write "
+            '{"_target_": "bundle.losses.TSRLLoss", "loss": {...}} '
+            f"with {loss} and its arguments in the inner braces, see docs/losses.md."
+        ) from error
 
 
 class EpochMetrics:

@@ -6,9 +6,12 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
+from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 from torch import nn
 
+from bundle.errors import InputError
 from bundle.handlers import LossParts
+from bundle.networks import NetworkOutput
 
 
 class Square(nn.Module):
@@ -35,10 +38,29 @@ def batch(image: float, label: float) -> dict[str, torch.Tensor]:
 BATCHES = [batch(1.0, 0.0), batch(3.0, 1.0), batch(0.0, 4.0)]
 
 
-def train(loss: nn.Module, batches: list[dict[str, torch.Tensor]], epochs: int = 1, lr: float = 0.0) -> list[dict]:
-    """The metrics after each epoch of a network with one weight, 1."""
-    network = nn.Linear(1, 1, bias=False)
+class WithSides(nn.Linear):
+    """A network that gives more than logits."""
+
+    def forward(self, x: torch.Tensor) -> NetworkOutput:
+        logits = super().forward(x)
+        return NetworkOutput(logits[..., None, None], [logits], [])
+
+
+def one_weight(kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
+    network = kind(1, 1, bias=False)
     nn.init.ones_(network.weight)
+    return network
+
+
+def train(
+    loss: nn.Module,
+    batches: list[dict[str, torch.Tensor]],
+    epochs: int = 1,
+    lr: float = 0.0,
+    network: nn.Module | None = None,
+) -> list[dict]:
+    """The metrics after each epoch of a network, by default with one weight, 1."""
+    network = one_weight() if network is None else network
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=epochs,
@@ -75,3 +97,25 @@ def test_the_parts_are_those_of_the_prediction_before_the_step() -> None:
     metrics = train(SquareAndAbsolute(), [batch(1.0, 0.0)], lr=0.1)[0]
     assert metrics["loss_square"] == pytest.approx(2.0)
     assert metrics["loss_square"] + metrics["loss_absolute"] == pytest.approx(metrics["loss"])
+
+
+@pytest.mark.parametrize(
+    "loss", [DiceCELoss(sigmoid=True), DiceLoss(sigmoid=True), DiceLoss(), FocalLoss(), nn.BCEWithLogitsLoss()]
+)
+def test_a_loss_of_logits_for_a_network_that_gives_more_names_the_way(loss: nn.Module) -> None:
+    name = type(loss).__name__
+    written = r'write {"_target_": "bundle\.losses\.TSRLLoss", "loss": {\.\.\.}}'
+    with pytest.raises(InputError, match=f"^The loss {name} takes logits, .+: {written} with {name} and its arguments"):
+        train(loss, BATCHES, network=one_weight(WithSides))
+
+
+class Broken(Square):
+    """A loss with an error of its own."""
+
+    def forward(self, pred: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        raise TypeError("something else")
+
+
+def test_another_error_of_a_loss_stays_what_it_is() -> None:
+    with pytest.raises(TypeError, match=r"^something else$"):
+        train(Broken(), BATCHES)
