@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 from monai.bundle.config_item import ComponentLocator
@@ -16,13 +18,15 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from bundle.errors import InputError
 from bundle.overlays import arguments_of, check_components, check_overlays, meant
 
-__all__ = ["check_command_line", "check_overrides"]
+__all__ = ["check_command_line", "check_overrides", "check_value"]
 
 _MONAIS_OWN = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters} - {"override"}
 _OF_TRACKING = {"experiment_name", "run_name", "save_execute_config", "tracking_uri"}
 _PATHS = re.compile(r"\w+_(dir|path)|datalist|finetune|heads|heads_cache|masks|simulation_split")
 _OPTIONAL = ("finetune", "heads", "heads_cache", "masks", "simulation_split")  # None is their default
+_COUNTS = re.compile(r"epochs|(val_)?batch_size|val_interval|samples_per_epoch|(first_)?volumes")
 _FLAG = re.compile(r"--|-[a-zA-Z]")
+_SHARES = re.compile(r"(displayable_configs::)?threshold|\w+_fraction")
 
 
 def check_command_line(argv: Sequence[str]) -> None:
@@ -32,7 +36,7 @@ def check_command_line(argv: Sequence[str]) -> None:
         argv: the words of the command line.
 
     Raises:
-        InputError: when an override is not in the configs, MONAI reads a path as
+        InputError: when an override is not in the configs or has a value that cannot be meant, MONAI reads a path as
             something else, or a config file has a key that nothing takes.
     """
     if Path(argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
@@ -47,8 +51,11 @@ def check_command_line(argv: Sequence[str]) -> None:
     files = _files(options.get("config_file", ()))
     own = _MONAIS_OWN | _OF_TRACKING if "tracking" in options else _MONAIS_OWN
     overrides = {name: value for name, value in options.items() if name not in own}
-    parser = ConfigParser(ConfigParser.load_config_files(files))
+    stages = [ConfigParser(ConfigParser.load_config_files(files[: number + 1])) for number in range(len(files))]
+    parser = stages[-1]
     check_overrides(overrides, parser.config)
+    for name, value in overrides.items():
+        check_value(name, value, [stage[name] for stage in stages if name in stage])
     sections = [options[kind] for kind in ("run_id", "init_id", "final_id") if options.get(kind)]
     contents = {file: ConfigParser.load_config_file(file) for file in files}
     check_overlays(contents, sections, list(overrides.values()))
@@ -121,3 +128,49 @@ def _check_setting(parent: str, name: str, component: Mapping[str, Any]) -> None
     hint = f"did you mean {before}{guess}?" if guess else f"it has {settings}."
     whose = ", ".join(part for part in (parent or "the config", target) if part)
     raise InputError(f"{before}{name} is not a setting of {whose}: {hint}")
+
+
+def check_value(name: str, value: Any, defaults: Collection[Any]) -> None:
+    """Check that the value of an override can be meant: MONAI takes ``Flase`` as a text, which counts as true.
+
+    Args:
+        name: the override.
+        value: as Fire reads it.
+        defaults: what the setting is in the config files, each of which may have changed it.
+
+    Raises:
+        InputError: when it is not what the setting takes: True or False, a number, a count, a share, a device.
+    """
+    if (isinstance(value, str) and value.startswith(("$", "@", "%"))) or (value is None and None in defaults):
+        return
+    expected = _expected(ReferenceResolver.normalize_id(name), defaults)
+    if expected is not None and not expected[1](value):
+        raise InputError(f"--{name} must be {expected[0]}, not {value!r}.")
+
+
+def _expected(name: str, defaults: Collection[Any]) -> tuple[str, Callable[[Any], bool]] | None:
+    """Return what a setting takes, in words and as a test of values; None when that cannot be known."""
+    if any(isinstance(default, bool) for default in defaults):
+        return "True or False", lambda value: isinstance(value, bool)
+    if _COUNTS.fullmatch(name):
+        return "a whole number of at least 1", lambda value: _is_number(value) and value >= 1 and value == int(value)
+    if _SHARES.fullmatch(name):
+        return "a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1
+    if name == "device":
+        return "a device of torch, such as cpu or cuda:0", _is_device
+    if not any(_is_number(default) for default in defaults):
+        return None
+    # An argument of a component may also take a list in place of a number, or None.
+    return "a number", _is_number if "::" not in name else lambda value: not isinstance(value, str | bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_device(value: Any) -> bool:
+    try:
+        torch.device(value)
+    except (RuntimeError, TypeError):
+        return False
+    return True

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bundle.errors import InputError
-from bundle.overrides import check_command_line, check_overrides
+from bundle.overrides import check_command_line, check_overrides, check_value
 
 CONFIG: dict[str, Any] = {
     "epochs": 3,
@@ -134,6 +134,87 @@ def test_a_misspelt_option_of_monai_is_refused(files: list[str]) -> None:
         InputError, match=r"^--logging_fil is not a setting of the config: did you mean --logging_file\?$"
     ):
         check_command_line(monai_bundle(*words))
+
+
+DEFAULTS: dict[str, list[Any]] = {
+    "resume": [False],
+    "displayable_configs::registration": [True],
+    "epochs": [150, 9],
+    "first_volumes": [None],
+    "learning_rate": [0.001],
+    "threshold": ["$@trained_with.threshold"],
+    "lesion_fraction": [None, 0.65],
+    "net::strides": [2],
+    "device": ["$torch.device('cpu')"],
+    "space": ["mni"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("resume", True),
+        ("resume", "$@epochs > 3"),
+        ("epochs", 1),
+        ("first_volumes", None),
+        ("learning_rate", 0),
+        ("learning_rate", "@lr"),
+        ("threshold", 0.5),
+        ("threshold", 1),
+        ("lesion_fraction", None),
+        ("net::strides", [2, 2]),
+        ("net::strides", None),
+        ("device", "cuda:1"),
+        ("space", "native"),
+        ("space", 3),
+    ],
+)
+def test_a_value_that_the_setting_takes_is_accepted(name: str, value: object) -> None:
+    check_value(name, value, DEFAULTS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("resume", "Flase", "--resume must be True or False, not 'Flase'."),
+        ("resume", "false", "--resume must be True or False, not 'false'."),
+        ("resume", 1, "--resume must be True or False, not 1."),
+        ("resume", None, "--resume must be True or False, not None."),
+        (
+            "displayable_configs#registration",
+            "Flase",
+            "--displayable_configs#registration must be True or False, not 'Flase'.",
+        ),
+        ("epochs", "three", "--epochs must be a whole number of at least 1, not 'three'."),
+        ("epochs", -1, "--epochs must be a whole number of at least 1, not -1."),
+        ("epochs", 2.5, "--epochs must be a whole number of at least 1, not 2.5."),
+        ("epochs", True, "--epochs must be a whole number of at least 1, not True."),
+        ("first_volumes", "many", "--first_volumes must be a whole number of at least 1, not 'many'."),
+        ("learning_rate", "fast", "--learning_rate must be a number, not 'fast'."),
+        ("learning_rate", float("inf"), "--learning_rate must be a number, not inf."),
+        ("learning_rate", [0.1], "--learning_rate must be a number, not [0.1]."),
+        ("threshold", 3, "--threshold must be a number from 0 to 1, not 3."),
+        ("lesion_fraction", -0.1, "--lesion_fraction must be a number from 0 to 1, not -0.1."),
+        ("net::strides", "two", "--net::strides must be a number, not 'two'."),
+        ("device", "cude", "--device must be a device of torch, such as cpu or cuda:0, not 'cude'."),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused(name: str, value: object, sentence: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        check_value(name, value, DEFAULTS[name.replace("#", "::")])
+
+
+def test_values_of_the_command_line_are_compared_with_every_config_file(tmp_path: Path) -> None:
+    files = []
+    for number, content in enumerate(({"size": 2, "amp": False, "run": []}, {"size": "$4", "amp": "$True"})):
+        files.append(str(tmp_path / f"{number}.json"))
+        Path(files[-1]).write_text(json.dumps(content))
+    words = monai_bundle("run", "--config_file", str(files))
+    check_command_line([*words, "--amp", "--size", "3"])  # a name alone is True
+    with pytest.raises(InputError, match=r"--size must be a number, not 'big'\."):
+        check_command_line([*words, "--size", "big"])
+    with pytest.raises(InputError, match=r"--amp must be True or False, not 'Tru'\."):
+        check_command_line([*words, "--amp=Tru"])
 
 
 def test_other_programs_are_left_alone(files: list[str]) -> None:

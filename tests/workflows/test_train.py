@@ -163,6 +163,7 @@ def test_early_stopping_ends_a_training_that_does_not_improve(cohort: Path, tmp_
             {"thresold": 0.3},
             "--thresold is not a setting of the config: did you mean --threshold?",
         ),
+        ("inference", ["inference.json"], {"threshold": 3}, "--threshold must be a number from 0 to 1, not 3."),
     ],
 )
 def test_an_override_that_no_config_has_is_refused_before_anything_runs(
