@@ -52,6 +52,7 @@ _FITTING = 0.75  # of the points, in the last step
 _SIMILAR_FROM = 0.3
 _DETAILED_FROM = 0.29  # between a frequency map of lesions, 0.23, and heads blurred by 12 mm, 0.34 and more
 _DETAIL_MM = 6.0
+_FOLDS_FROM = 0.15
 _FEWEST_VOXELS = 2  # along each axis, of 3 mm
 _SCALES = (0.7, 1.4)
 _MAX_TURN_DEG = 60.0
@@ -69,6 +70,9 @@ class RegistrationResult(NamedTuple):
     detail: float = 1.0
     """Deviation of the head's intensities from their local mean, as a share of their deviation from the mean. Measured:
     0.52 to 0.82 for the same heads; a probability map of an atlas can be similar to a head, but is smoother."""
+    folds: float = 1.0
+    """Correlation of both after :func:`_equalised`, in which only folds and other edges count. Measured: 0.45 to 0.75
+    for the same heads and 0.2 for the worst of 40 varied simulated ones; noise and inverted contrast stay at 0.1."""
     failure: str = ""
     """Why the registration was not accepted; empty if it was."""
     seconds: float = 0.0
@@ -146,6 +150,13 @@ def _detail(head: Volume) -> float:
     local_mean = ndimage.gaussian_filter(head.voxels * inside, sigma)[inside] / weights
     values = head.voxels[inside]
     return float((values - local_mean).std() / (values.std() + 1e-12))
+
+
+def _folds(head: Volume, to_head: np.ndarray) -> float:
+    """Return :attr:`RegistrationResult.folds`."""
+    fixed = _fixed(head.spacing_mm)
+    target = _target(fixed, fixed.equalised)
+    return float(normalise(sample(_equalised(head), apply_affine(to_head, target.points_mm)))[0] @ target.values)
 
 
 def _rotations(least_deg: float, most_deg: float) -> list[np.ndarray]:
@@ -251,7 +262,7 @@ def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResul
     if on_mni_grid(voxels.shape, affine):
         similarity = _similarity(fine, np.eye(4))
         if similarity >= _SIMILAR_FROM:
-            return RegistrationResult(np.eye(4), similarity, detail)
+            return RegistrationResult(np.eye(4), similarity, detail, _folds(fine, np.eye(4)))
     head_affine = from_matvec(np.eye(3) * _FINE_MM, fine.origin_mm)
     coarse = _equalised(resample_to_world(fine.voxels, head_affine, _COARSE_MM))
     for turns_deg in ((0, _NEAR_DEG), (_NEAR_DEG, _FAR_DEG)):
@@ -259,7 +270,7 @@ def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResul
         result = RegistrationResult(np.linalg.inv(to_head), _similarity(fine, to_head), detail)
         if result.similarity >= _SIMILAR_FROM:
             break
-    return result
+    return result._replace(folds=_folds(fine, to_head))
 
 
 def find_failure(result: RegistrationResult) -> str:
@@ -268,6 +279,8 @@ def find_failure(result: RegistrationResult) -> str:
         return f"its similarity to the template is {result.similarity:.2f}, {_SIMILAR_FROM} is needed"
     if result.detail < _DETAILED_FROM:
         return f"it is as smooth as a map: only {result.detail:.0%} of its contrast is finer than {_DETAIL_MM:g} mm"
+    if result.folds < _FOLDS_FROM:
+        return f"its folds do not lie where the template's are: their similarity is {result.folds:.2f}"
     left, scales, right = np.linalg.svd(result.affine[:3, :3])
     if scales.min() < _SCALES[0] or scales.max() > _SCALES[1]:
         return f"it would be scaled by {', '.join(f'{scale:.2f}' for scale in scales)}"

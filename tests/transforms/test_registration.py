@@ -296,6 +296,13 @@ def test_a_map_as_smooth_as_that_of_lesions_is_refused(shared_data: Path, templa
     assert AffineToMNI().find(MetaTensor(blurred[None], affine=template.affine)).detail > 0.4
 
 
+def test_noise_is_refused_where_chance_makes_it_similar(shared_data: Path) -> None:
+    image = nib.load(shared_data / HEALTHY / "allineate_T1w2mm.nii.gz")
+    noise = np.random.default_rng(0).normal(100, 20, image.shape).astype(np.float32)
+    with pytest.raises(InputError, match="could not be placed in MNI space"):
+        AffineToMNI()(MetaTensor(noise[None], affine=image.affine))
+
+
 def test_a_head_upside_down_is_refused(template: MetaTensor) -> None:
     with pytest.raises(InputError, match="could not be placed in MNI space"):
         AffineToMNI()(MetaTensor(template.as_tensor().flip(3), affine=template.affine))
