@@ -77,6 +77,8 @@ def test_two_shards_share_a_folder_while_someone_reads_it(scans: Path, tmp_path:
     read = 0
     while any(program.poll() is None for program in both):
         for file in [*output.rglob("*_mask.nii.gz"), *output.rglob("records/*.json"), *output.glob("*.tsv")]:
+            if file.name.startswith("."):  # unfinished, which no shell and no BIDS reader lists
+                continue
             if file.suffix == ".gz":
                 assert set(np.unique(np.asarray(nib.load(file).dataobj))) <= {0, 1}
             elif file.suffix == ".json":
