@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
@@ -87,8 +88,8 @@ def _is_section(value: Any) -> bool:
 def check_overlays(files: Mapping[str, Mapping[str, Any]], sections: Collection[str] = (), overrides: Any = ()) -> None:
     """Check that the settings which overlays add are used: MONAI ignores others, such as misspelt ones.
 
-    Settings of ``configs/train.json`` are accepted after every base: networks and experiments, which have a loss, also
-    go after ``configs/inference.json``.
+    Settings of any of the bundle's configs are accepted after every base: networks and experiments, which have a loss,
+    also go after ``configs/inference.json``, and a recipe may name what only the overlay for its device has.
 
     Args:
         files: contents of the config files by their names, the base first.
@@ -96,11 +97,11 @@ def check_overlays(files: Mapping[str, Mapping[str, Any]], sections: Collection[
         overrides: values that may also refer to settings.
 
     Raises:
-        InputError: when an overlay has a setting that neither of the two has, that is no section and that nothing
-            refers to.
+        InputError: when an overlay has a setting that none of these has, that is no section and that nothing refers to.
     """
     base, *_ = files.values()
-    known = {*base, *ConfigParser.load_config_file(f"{bundle_root()}/configs/train.json")}
+    own = (file for file in sorted(Path(bundle_root(), "configs").glob("*.json")) if file.name != "metadata.json")
+    known = {*base, *(key.removeprefix("+") for file in own for key in ConfigParser.load_config_file(file))}
     used = {*known, *_SECTIONS, *sections, *_REFERENCE.findall(str([files, overrides]))}
     for file, content in files.items():
         for key, value in content.items():
