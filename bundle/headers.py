@@ -164,7 +164,7 @@ def _check_place(file: Path, image: SpatialImage) -> None:
             f"{file} does not give its orientation (sform_code and qform_code are 0): left and right could be "
             "swapped; convert it again from DICOM.",
         )
-        _check_one_hand(file, stored)
+        _check_one_hand(file, nib.load(file).header)
     check_invertible(file, image.affine)
     sizes_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
     upright = abs(np.linalg.det(image.affine[:3, :3] / sizes_mm)) >= _LEAST_UPRIGHT

@@ -97,7 +97,7 @@ def check_overlays(files: Mapping[str, Mapping[str, Any]], sections: Collection[
         overrides: values that may also refer to settings.
 
     Raises:
-        InputError: when an overlay has a setting that none of these has, that is no section and that nothing refers to.
+        InputError: when an overlay has a setting that is in none of these, is no section and is not referred to.
     """
     base, *_ = files.values()
     own = (file for file in sorted(Path(bundle_root(), "configs").glob("*.json")) if file.name != "metadata.json")

@@ -95,6 +95,19 @@ def test_two_sizes_of_one_space_contradict_each_other(sform_code: int, qform_cod
         check_header(tmp_path / "t1.nii")
 
 
+@pytest.mark.parametrize("qfac", [0.0, 1.0])
+def test_a_qform_without_a_hand_is_read_as_the_standard_s_right_one(
+    qfac: float, tmp_path: Path, head: np.ndarray
+) -> None:
+    right = np.array([[2.0, 0, 0, -90], [0, 2, 0, -110], [0, 0, 2, -80], [0, 0, 0, 1]])
+    stored = nib.Nifti1Image(head, right)
+    stored.set_qform(right, 1)
+    nib.save(stored, tmp_path / "t1.nii")
+    content = (tmp_path / "t1.nii").read_bytes()
+    (tmp_path / "t1.nii").write_bytes(content[:76] + np.float32(qfac).tobytes() + content[80:])  # pixdim[0]
+    check_header(tmp_path / "t1.nii")
+
+
 def test_a_first_voxel_inside_of_the_header_is_refused(tmp_path: Path, head: np.ndarray) -> None:
     for name in ("t1.nii", "t1.nii.gz"):
         nib.save(image(NATIVE, 1, 1, head), tmp_path / name)

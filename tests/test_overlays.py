@@ -44,7 +44,7 @@ COMBINATIONS = [
 
 
 def run(*files: object, **overrides: object) -> None:
-    """Check ``python -m monai.bundle run`` with these files; those of the bundle by their names."""
+    """Check ``python -m monai.bundle run`` with these files; a file of the bundle is given by its name."""
     words = [word for name, value in overrides.items() for word in (f"--{name}", str(value))]
     paths = [str(CONFIGS / str(file)) for file in files]
     check_command_line(["monai/bundle/__main__.py", "run", "--config_file", str(paths), *words])

@@ -101,7 +101,7 @@ def stage_series(files: Sequence[Path], folder: Path) -> None:
 def convert_series(files: Sequence[Path], slices: Slices, image: Path) -> None:
     """Write a series as NIfTI, with the geometry of its headers, against which dcm2niix's is checked.
 
-    dcm2niix rounds: its last slice may lie 0.001 mm beside that of the headers.
+    dcm2niix rounds, so its last slice can be 0.001 mm away from where the headers put it.
 
     Args:
         files: the instances.

@@ -127,7 +127,7 @@ def patient_and_study(header: Dataset) -> tuple[Dataset, list[str]]:
 
 
 class Patient(NamedTuple):
-    """What tells patients apart, without case, padding and punctuation; empty where the header does not say.
+    """The values that tell patients apart, ignoring case, padding and punctuation; empty if the header has none.
 
     Args:
         id: the PatientID.

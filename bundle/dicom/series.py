@@ -63,7 +63,7 @@ class Series:
         files: of the instances.
         headers: of the instances, in the same order, without pixels.
         contradictions: copies of an instance that differ from it.
-        patients: those of the instances and of their copies.
+        patients: named in the headers of the instances and of their copies.
     """
 
     study_uid: str

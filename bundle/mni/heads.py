@@ -61,9 +61,10 @@ def air_to_zero(volume: np.ndarray) -> np.ndarray:
 def _without_padding(volume: np.ndarray) -> np.ndarray:
     """Return a volume with 0 where it has a value that is far below all others."""
     sparse = _sparse(volume)
-    padding = float(sparse.min())
+    if (padding := float(sparse.min())) >= 0:
+        return volume
     others = sparse[sparse > padding]
-    if padding >= 0 or not others.size or 1 - others.size / sparse.size < _SHARE_OF_AIR:
+    if not others.size or 1 - others.size / sparse.size < _SHARE_OF_AIR:
         return volume
     lowest, bright = float(others.min()), float(np.percentile(others, 98))
     return np.where(volume > padding, volume, 0) if lowest - padding > bright - lowest else volume

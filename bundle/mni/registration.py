@@ -152,11 +152,11 @@ def _detail(head: Volume) -> float:
     return float((values - local_mean).std() / (values.std() + 1e-12))
 
 
-def _folds(head: Volume, to_head: np.ndarray) -> float:
+def _folds(equalised: Volume, to_head: np.ndarray) -> float:
     """Return :attr:`RegistrationResult.folds`."""
-    fixed = _fixed(head.spacing_mm)
+    fixed = _fixed(equalised.spacing_mm)
     target = _target(fixed, fixed.equalised)
-    return float(normalise(sample(_equalised(head), apply_affine(to_head, target.points_mm)))[0] @ target.values)
+    return float(normalise(sample(equalised, apply_affine(to_head, target.points_mm)))[0] @ target.values)
 
 
 def _rotations(least_deg: float, most_deg: float) -> list[np.ndarray]:
@@ -231,14 +231,14 @@ def _place(equalised: Volume, rotations: Sequence[np.ndarray]) -> np.ndarray:
     return max((optimize(head, whole, start, AFFINE, 0.2) for _, start in best), key=itemgetter(0))[1]
 
 
-def _refine(fine: Volume, to_head: np.ndarray) -> np.ndarray:
+def _refine(fine: Volume, equalised: Volume, to_head: np.ndarray) -> np.ndarray:
     """Return the affine at fine spacing: the folds find their place first, then the outline and what lies deep.
 
     Last, without the quarter of the points that fits worst.
     """
     fixed = _fixed(_FINE_MM)
     folds, outline = _target(fixed, fixed.equalised), _target(fixed, fixed.plain)
-    _, to_head = optimize(Interpolation(_equalised(fine)), folds, to_head, AFFINE, _PRECISE_MM)
+    _, to_head = optimize(Interpolation(equalised), folds, to_head, AFFINE, _PRECISE_MM)
     head = Interpolation(fine)
     _, to_head = optimize(head, outline, to_head, AFFINE, _PRECISE_MM)
     return optimize(head, trimmed(head, outline, to_head, _FITTING), to_head, AFFINE, _PRECISE_MM)[1]
@@ -258,19 +258,19 @@ def register_to_mni(voxels: np.ndarray, affine: np.ndarray) -> RegistrationResul
     fine = _clipped(resample_to_world(np.asarray(ras.dataobj), ras.affine, _FINE_MM))
     if not np.isfinite(fine.voxels).all() or fine.voxels.max() <= 0 or min(fine.voxels.shape) < _FEWEST_VOXELS:
         return RegistrationResult(np.eye(4), 0.0)
-    detail = _detail(fine)
+    detail, equalised = _detail(fine), _equalised(fine)
     if on_mni_grid(voxels.shape, affine):
         similarity = _similarity(fine, np.eye(4))
         if similarity >= _SIMILAR_FROM:
-            return RegistrationResult(np.eye(4), similarity, detail, _folds(fine, np.eye(4)))
+            return RegistrationResult(np.eye(4), similarity, detail, _folds(equalised, np.eye(4)))
     head_affine = from_matvec(np.eye(3) * _FINE_MM, fine.origin_mm)
     coarse = _equalised(resample_to_world(fine.voxels, head_affine, _COARSE_MM))
     for turns_deg in ((0, _NEAR_DEG), (_NEAR_DEG, _FAR_DEG)):
-        to_head = _refine(fine, _place(coarse, _rotations(*turns_deg)))
+        to_head = _refine(fine, equalised, _place(coarse, _rotations(*turns_deg)))
         result = RegistrationResult(np.linalg.inv(to_head), _similarity(fine, to_head), detail)
         if result.similarity >= _SIMILAR_FROM:
             break
-    return result._replace(folds=_folds(fine, to_head))
+    return result._replace(folds=_folds(equalised, to_head))
 
 
 def find_failure(result: RegistrationResult) -> str:

@@ -74,7 +74,7 @@ class VolumeInput:
 
     @property
     def origin(self) -> str:
-        """What tells this volume from another one of the same name."""
+        """Where the volume comes from, which tells it from another one of the same name."""
         return str(self.file.absolute())
 
     def result_path(self, output: Path, kind: str, suffix: str = ".nii.gz") -> Path:

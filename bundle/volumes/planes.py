@@ -63,7 +63,7 @@ def save_lesion_planes(
 ) -> None:
     """Write a PNG of an axial, a coronal and a sagittal slice through the largest lesion, with the outline of the mask.
 
-    Each plane is shown where most of that lesion is, or most of the head if there is no lesion.
+    Each plane cuts through the largest part of that lesion, or of the head if there is no lesion.
 
     Args:
         image: ``(H, W, D)`` in RAS orientation, 0 outside the head.

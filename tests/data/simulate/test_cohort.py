@@ -1,4 +1,4 @@
-"""A cohort is whole after the same command: what is missing or damaged of a case is made anew, the rest is kept."""
+"""The same command completes a cohort: missing or damaged parts of a case are written again, the rest is kept."""
 
 from __future__ import annotations
 
